@@ -1,0 +1,61 @@
+//! The options by which several subcommands load a model.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use chaski_engine::{LoadOptions, Model};
+
+/// Where the model is and how to load it.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ModelOptions {
+    /// The model folder, as chaski-quantize writes it
+    #[arg(long, value_name = "FOLDER")]
+    pub model: PathBuf,
+    /// Threads to compute with [default: as many as the machine has cores]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub threads: Option<usize>,
+    /// Most tokens the KV cache holds [default: the model's, at most 4096]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub context_length: Option<usize>,
+    /// Prompt tokens computed at once [default: 128]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub prefill_chunk: Option<usize>,
+}
+
+impl ModelOptions {
+    /// Loads the model.
+    pub fn load(&self) -> Result<Model> {
+        let mut options = LoadOptions::default();
+        options.threads = self.threads;
+        options.context_length = self.context_length;
+        if let Some(chunk) = self.prefill_chunk {
+            options.prefill_chunk = chunk;
+        }
+        Model::load(&self.model, &options)
+            .with_context(|| format!("cannot load the model in {}", self.model.display()))
+    }
+}
+
+/// A count that is not zero.
+pub fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.trim().parse() {
+        Ok(0) => Err("must be at least 1".to_owned()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(format!("not a whole number: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_whole_and_not_zero() {
+        assert_eq!(at_least_one("12"), Ok(12));
+        assert_eq!(at_least_one(" 3"), Ok(3));
+        assert!(at_least_one("0").is_err());
+        assert!(at_least_one("-1").is_err());
+        assert!(at_least_one("two").is_err());
+        assert!(at_least_one("99999999999999999999999").is_err());
+    }
+}

@@ -1,0 +1,288 @@
+//! What the types cannot say: every problem of a configuration at once.
+//!
+//! Nothing here touches a disk or a network.
+
+use std::fmt;
+
+use super::Config;
+use crate::queue::BACKLOG_CAPACITY;
+use crate::wire::check_node_name;
+
+/// rumqttc refuses less, and a broker drops a client after one and a half of it.
+const MIN_KEEP_ALIVE: u16 = 5;
+/// MQTT's own limit of one packet is 256 MiB; this daemon keeps a request in memory.
+const MAX_PAYLOAD_BYTES: usize = 16 * 1024 * 1024;
+/// A client id this long is refused by no broker we know.
+const MAX_CLIENT_ID_BYTES: usize = 128;
+const MAX_THREADS: usize = 1024;
+const MAX_PREFILL_CHUNK: usize = 65_536;
+const MAX_MESSAGES: usize = 65_536;
+
+/// One thing wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The key, with its section.
+    pub key: &'static str,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.message)
+    }
+}
+
+impl Config {
+    /// Every problem there is; none means that the configuration can be used.
+    pub fn problems(&self) -> Vec<Problem> {
+        let mut found = Problems::default();
+        self.check_node_and_broker(&mut found);
+        self.check_model(&mut found);
+        self.check_limits(&mut found);
+        self.check_generation(&mut found);
+        found.0
+    }
+
+    fn check_node_and_broker(&self, found: &mut Problems) {
+        if let Err(e) = check_node_name(&self.node.name) {
+            found.add("node.name", e);
+        }
+        let broker = &self.broker;
+        let host_bad = |c: char| c.is_whitespace() || c.is_control() || c == '/';
+        if broker.host.is_empty() {
+            found.add("broker.host", "is empty; give a name or an address");
+        } else if broker.host.contains(host_bad) {
+            found.add(
+                "broker.host",
+                "give a name or an address alone, without scheme or path",
+            );
+        }
+        if broker.port == 0 {
+            found.add("broker.port", "is 0; brokers usually listen on 1883");
+        }
+        if broker.keep_alive < MIN_KEEP_ALIVE {
+            found.add(
+                "broker.keep-alive",
+                format!("is {} s; give at least {MIN_KEEP_ALIVE}", broker.keep_alive),
+            );
+        }
+        if broker.tls {
+            found.add(
+                "broker.tls",
+                "TLS is not supported yet; remove the key or set it to false",
+            );
+        }
+        if broker.password.is_some() && broker.password_file.is_some() {
+            found.add(
+                "broker.password-file",
+                "give either password or password-file, not both",
+            );
+        }
+        if broker.username.is_none()
+            && (broker.password.is_some() || broker.password_file.is_some())
+        {
+            found.add("broker.username", "is missing, but there is a password");
+        }
+        let id_bad = |id: &String| {
+            id.is_empty() || id.len() > MAX_CLIENT_ID_BYTES || id.contains(char::is_control)
+        };
+        if broker.client_id.as_ref().is_some_and(id_bad) {
+            found.add(
+                "broker.client-id",
+                format!("give 1 to {MAX_CLIENT_ID_BYTES} bytes without control characters"),
+            );
+        }
+    }
+
+    fn check_model(&self, found: &mut Problems) {
+        let model = &self.model;
+        if model.folder.as_os_str().is_empty() {
+            found.add(
+                "model.folder",
+                "is empty; give the folder that chaski-quantize wrote",
+            );
+        }
+        if model.context_length == Some(0) {
+            found.add("model.context-length", "is 0; leave it out for the default");
+        }
+        if let Some(threads) = model.threads {
+            found.range("model.threads", threads, 1, MAX_THREADS);
+        }
+        found.range(
+            "model.prefill-chunk",
+            model.prefill_chunk,
+            1,
+            MAX_PREFILL_CHUNK,
+        );
+    }
+
+    fn check_limits(&self, found: &mut Problems) {
+        let limits = &self.limits;
+        found.range(
+            "limits.queue-depth",
+            limits.queue_depth,
+            1,
+            BACKLOG_CAPACITY,
+        );
+        found.range(
+            "limits.max-payload-bytes",
+            limits.max_payload_bytes,
+            256,
+            MAX_PAYLOAD_BYTES,
+        );
+        found.range(
+            "limits.max-prompt-bytes",
+            limits.max_prompt_bytes,
+            1,
+            MAX_PAYLOAD_BYTES,
+        );
+        found.range("limits.max-messages", limits.max_messages, 1, MAX_MESSAGES);
+        found.range("limits.max-tokens", limits.max_tokens, 1, usize::MAX);
+        if limits.max_prompt_bytes > limits.max_payload_bytes {
+            found.add(
+                "limits.max-prompt-bytes",
+                format!(
+                    "is {}, more than limits.max-payload-bytes ({}), which holds the prompt",
+                    limits.max_prompt_bytes, limits.max_payload_bytes
+                ),
+            );
+        }
+    }
+
+    fn check_generation(&self, found: &mut Problems) {
+        let generation = &self.generation;
+        found.float(
+            "generation.temperature",
+            generation.temperature,
+            "0 to 2",
+            |x| (0.0..=2.0).contains(&x),
+        );
+        found.float(
+            "generation.top-p",
+            generation.top_p,
+            "above 0, up to 1",
+            |x| x > 0.0 && x <= 1.0,
+        );
+        found.float("generation.min-p", generation.min_p, "0 to below 1", |x| {
+            (0.0..1.0).contains(&x)
+        });
+        found.float(
+            "generation.repetition-penalty",
+            generation.repetition_penalty,
+            "above 0, up to 10",
+            |x| x > 0.0 && x <= 10.0,
+        );
+        if let Some(prompt) = &generation.system_prompt {
+            found.range(
+                "generation.system-prompt",
+                prompt.len(),
+                0,
+                self.limits.max_prompt_bytes,
+            );
+        }
+    }
+}
+
+#[derive(Default)]
+struct Problems(Vec<Problem>);
+
+impl Problems {
+    fn add(&mut self, key: &'static str, message: impl ToString) {
+        self.0.push(Problem {
+            key,
+            message: message.to_string(),
+        });
+    }
+
+    fn range(&mut self, key: &'static str, value: usize, min: usize, max: usize) {
+        if value < min {
+            self.add(key, format!("is {value}; give at least {min}"));
+        } else if value > max {
+            self.add(key, format!("is {value}; give at most {max}"));
+        }
+    }
+
+    fn float(
+        &mut self,
+        key: &'static str,
+        value: Option<f32>,
+        wanted: &str,
+        ok: impl Fn(f32) -> bool,
+    ) {
+        // A NaN fails every comparison, so it is refused too.
+        if let Some(x) = value.filter(|x| !ok(*x)) {
+            self.add(key, format!("is {x}; give {wanted}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+
+    fn keys(config: &Config) -> Vec<&'static str> {
+        config.problems().iter().map(|p| p.key).collect()
+    }
+
+    #[test]
+    fn the_defaults_have_no_problem() {
+        assert_eq!(Config::for_model("m").problems(), vec![]);
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once() {
+        let mut config = Config::for_model("");
+        config.node.name = "a/b".into();
+        config.broker.host = "mqtt://pi".into();
+        config.broker.port = 0;
+        config.broker.keep_alive = 4;
+        config.broker.tls = true;
+        config.model.threads = Some(0);
+        config.limits.queue_depth = BACKLOG_CAPACITY + 1;
+        config.generation.temperature = Some(f32::NAN);
+        assert_eq!(
+            keys(&config),
+            [
+                "node.name",
+                "broker.host",
+                "broker.port",
+                "broker.keep-alive",
+                "broker.tls",
+                "model.folder",
+                "model.threads",
+                "limits.queue-depth",
+                "generation.temperature",
+            ]
+        );
+    }
+
+    #[test]
+    fn messages_name_the_remedy() {
+        let mut config = Config::for_model("m");
+        config.broker.keep_alive = 1;
+        assert_eq!(
+            config.problems()[0].to_string(),
+            "broker.keep-alive: is 1 s; give at least 5"
+        );
+    }
+
+    #[test]
+    fn passwords_need_a_user_and_one_source() {
+        let mut config = Config::for_model("m");
+        config.broker.password = Some(Secret::new("x"));
+        assert_eq!(keys(&config), ["broker.username"]);
+        config.broker.username = Some("u".into());
+        assert_eq!(keys(&config), [""; 0]);
+        config.broker.password_file = Some("f".into());
+        assert_eq!(keys(&config), ["broker.password-file"]);
+    }
+
+    #[test]
+    fn a_prompt_must_fit_its_payload() {
+        let mut config = Config::for_model("m");
+        config.limits.max_payload_bytes = 1000;
+        assert_eq!(keys(&config), ["limits.max-prompt-bytes"]);
+    }
+}

@@ -1,0 +1,197 @@
+//! The real generator: `chaski-engine` behind our trait.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use chaski_engine::{
+    ChatInput, EngineError, GenerateOptions, LoadOptions, Manifest, Model, Piece, Session, Sink,
+};
+use serde_json::{Value, json};
+
+use super::{Completed, Description, Generator, Job, Loader, Prompt};
+use crate::config;
+use crate::refusal::Refusal;
+use crate::wire::{ErrorCode, ModelInfo};
+
+/// Loads the configured model when it is called, on the inference thread.
+pub fn load_engine(settings: &config::Model) -> Loader {
+    let folder = settings.folder.clone();
+    let options = LoadOptions {
+        threads: settings.threads,
+        context_length: settings.context_length,
+        prefill_chunk: settings.prefill_chunk,
+        ..LoadOptions::default()
+    };
+    Box::new(move || {
+        let model = Model::load(&folder, &options)?;
+        let session = model.session()?;
+        Ok(Box::new(EngineGenerator {
+            folder,
+            model,
+            session,
+        }))
+    })
+}
+
+/// One model and the one KV cache all requests share, one after the other: a
+/// prompt that begins as the one before it is computed only from where they part.
+struct EngineGenerator {
+    folder: PathBuf,
+    model: Model,
+    session: Session,
+}
+
+impl Generator for EngineGenerator {
+    fn description(&self) -> Description {
+        Description {
+            model: model_info(&self.folder, self.model.manifest()),
+            context_length: self.model.context_length(),
+            backend: self.model.kernel_backend().to_owned(),
+            threads: self.model.threads(),
+            load_seconds: self.model.load_time().as_secs_f64(),
+        }
+    }
+
+    fn generate(
+        &mut self,
+        job: &Job,
+        emit: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Completed, Refusal> {
+        let prompt = self.encode(&job.prompt)?;
+        check_context(prompt.len(), self.model.context_length())?;
+        let options = GenerateOptions {
+            max_tokens: Some(job.max_tokens),
+            sampling: job.sampling.over(self.model.sampling_defaults()),
+            stop: job.stop.clone(),
+            ..GenerateOptions::default()
+        };
+        let generated = self
+            .session
+            .generate(&prompt, &options, &mut Emit(emit))
+            .map_err(refusal)?;
+        Ok(Completed {
+            prompt_tokens: prompt.len(),
+            generated,
+        })
+    }
+}
+
+impl EngineGenerator {
+    fn encode(&self, prompt: &Prompt) -> Result<Vec<u32>, Refusal> {
+        let chat = match prompt {
+            Prompt::Text { text, system } if self.model.has_chat_template() => ChatInput {
+                messages: text_messages(text, system.as_deref()),
+                tools: None,
+                add_generation_prompt: true,
+            },
+            // A base model: the prompt is the beginning of a text.
+            Prompt::Text { text, .. } => return self.model.encode(text, true).map_err(refusal),
+            Prompt::Chat { messages, tools } => ChatInput {
+                messages: messages.clone(),
+                tools: tools.clone(),
+                add_generation_prompt: true,
+            },
+        };
+        let rendered = self.model.chat_prompt(&chat).map_err(refusal)?;
+        self.model.encode(&rendered, false).map_err(refusal)
+    }
+}
+
+/// Hands pieces on, and asks between prefill chunks whether to go on.
+struct Emit<'a>(&'a mut dyn FnMut(&str) -> ControlFlow<()>);
+
+impl Sink for Emit<'_> {
+    fn piece(&mut self, piece: Piece<'_>) -> ControlFlow<()> {
+        (self.0)(piece.text)
+    }
+
+    fn prefill_progress(&mut self, _done: usize, _total: usize) -> ControlFlow<()> {
+        (self.0)("")
+    }
+}
+
+fn text_messages(text: &str, system: Option<&str>) -> Value {
+    let user = json!({"role": "user", "content": text});
+    match system {
+        Some(system) => json!([{"role": "system", "content": system}, user]),
+        None => json!([user]),
+    }
+}
+
+/// A prompt must leave room for one token of the answer.
+fn check_context(prompt_tokens: usize, context_length: usize) -> Result<(), Refusal> {
+    if prompt_tokens < context_length {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        ErrorCode::ContextLengthExceeded,
+        format!(
+            "the prompt has {prompt_tokens} tokens, the context has {context_length} for prompt and answer \
+             together: shorten the messages"
+        ),
+    ))
+}
+
+fn refusal(error: EngineError) -> Refusal {
+    let code = match error {
+        EngineError::Template(_) => ErrorCode::TemplateRefused,
+        EngineError::ContextOverflow { .. } => ErrorCode::ContextLengthExceeded,
+        EngineError::EmptyPrompt => ErrorCode::EmptyPrompt,
+        EngineError::Option(_) => ErrorCode::InvalidRequest,
+        _ => ErrorCode::Internal,
+    };
+    Refusal::new(code, error.to_string())
+}
+
+fn model_info(folder: &Path, manifest: &Manifest) -> ModelInfo {
+    let architecture = &manifest.architecture;
+    let name = folder
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned());
+    ModelInfo {
+        name: name.unwrap_or_else(|| "model".to_owned()),
+        family: architecture.family.clone(),
+        layers: architecture.layers,
+        hidden_size: architecture.hidden_size,
+        heads: architecture.heads,
+        kv_heads: architecture.kv_heads,
+        vocab_size: architecture.vocab_size,
+        context_length: architecture.context_length,
+        file_bytes: manifest
+            .files
+            .values()
+            .map(|file| file.bytes)
+            .fold(0, u64::saturating_add),
+        created_by: manifest.created_by.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prompt_leaves_room_for_an_answer() {
+        assert_eq!(check_context(99, 100), Ok(()));
+        let refused = check_context(100, 100).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::ContextLengthExceeded);
+        assert!(refused.message.contains("100 tokens"), "{refused}");
+    }
+
+    #[test]
+    fn a_system_prompt_goes_first() {
+        let roles = |value: Value| -> Vec<Value> {
+            value
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|m| m["role"].clone())
+                .collect()
+        };
+        assert_eq!(roles(text_messages("hi", None)), ["user"]);
+        assert_eq!(
+            roles(text_messages("hi", Some("be brief"))),
+            ["system", "user"]
+        );
+    }
+}

@@ -1,0 +1,150 @@
+//! The thread itself and the queues to and from it.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::thread::JoinHandle;
+
+use super::{Completed, Description, Generator, Job, LoadError, Loader};
+use crate::channel::{Receiver, SendError, Sender, channel};
+use crate::refusal::Refusal;
+
+/// One job runs and no other is handed over meanwhile.
+const JOB_CAPACITY: usize = 1;
+/// Pieces of text on their way out. When they are not taken, generation waits.
+const EVENT_CAPACITY: usize = 64;
+
+type Jobs = Receiver<Job, JOB_CAPACITY>;
+type Events = Sender<Event, EVENT_CAPACITY>;
+
+/// What the thread tells.
+#[derive(Debug)]
+pub enum Event {
+    /// The model is loaded; the first event.
+    Ready(Box<Description>),
+    /// The model cannot be loaded; the only event.
+    LoadFailed(LoadError),
+    /// Text of the running job, if it asked for it.
+    Piece {
+        /// The job.
+        key: u64,
+        /// Never empty.
+        text: String,
+    },
+    /// The running job ended.
+    Finished(Box<Finished>),
+}
+
+/// The end of a job.
+#[derive(Debug)]
+pub struct Finished {
+    /// The job.
+    pub key: u64,
+    /// How it ended.
+    pub result: Result<Completed, Refusal>,
+}
+
+/// The async side's handle on the thread. Dropping it ends the thread after the
+/// job it is at.
+#[derive(Debug)]
+pub struct Inference {
+    jobs: Sender<Job, JOB_CAPACITY>,
+    events: Receiver<Event, EVENT_CAPACITY>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Inference {
+    /// Starts the thread, which first makes its generator.
+    pub fn start(loader: Loader) -> io::Result<Self> {
+        let (jobs, job_queue) = channel();
+        let (event_queue, events) = channel();
+        let thread = std::thread::Builder::new()
+            .name("inference".to_owned())
+            .spawn(move || work(loader, &job_queue, &event_queue))?;
+        Ok(Self {
+            jobs,
+            events,
+            thread: Some(thread),
+        })
+    }
+
+    /// Hands over a job. It is dropped when another is still there or when the
+    /// thread is gone.
+    pub fn submit(&self, job: Job) -> Result<(), SendError<()>> {
+        self.jobs.try_send(job).map_err(|error| match error {
+            SendError::Full(_) => SendError::Full(()),
+            SendError::Closed(_) => SendError::Closed(()),
+        })
+    }
+
+    /// The next event; `None` when the thread is gone. Can be dropped at any time.
+    pub async fn next_event(&self) -> Option<Event> {
+        self.events.recv().await
+    }
+
+    /// Waits for a thread that has ended, and says whether it panicked, with the
+    /// message if it has one. Call it after [`Self::next_event`] gave `None`.
+    pub fn join(&mut self) -> Result<(), String> {
+        match self.thread.take().map(JoinHandle::join) {
+            None | Some(Ok(())) => Ok(()),
+            Some(Err(panic)) => Err(panic
+                .downcast_ref::<&str>()
+                .map(|s| (*s).to_owned())
+                .or_else(|| panic.downcast_ref::<String>().cloned())
+                .unwrap_or_else(|| "no message".to_owned())),
+        }
+    }
+}
+
+/// Ends, or panics, with `events` dropped: the other side sees it either way.
+fn work(loader: Loader, jobs: &Jobs, events: &Events) {
+    let mut generator = match loader() {
+        Ok(generator) => generator,
+        Err(e) => {
+            // If nobody listens any more, nobody needs to know.
+            let _ = events.send_blocking(Event::LoadFailed(e));
+            return;
+        }
+    };
+    let ready = Event::Ready(Box::new(generator.description()));
+    if events.send_blocking(ready).is_err() {
+        return;
+    }
+    while let Some(job) = jobs.recv_blocking() {
+        let finished = Finished {
+            key: job.key,
+            result: compute(generator.as_mut(), &job, events),
+        };
+        if events
+            .send_blocking(Event::Finished(Box::new(finished)))
+            .is_err()
+        {
+            return;
+        }
+    }
+}
+
+fn compute(
+    generator: &mut dyn Generator,
+    job: &Job,
+    events: &Events,
+) -> Result<Completed, Refusal> {
+    let mut emit = |text: &str| {
+        if job.cancel.is_set() {
+            return ControlFlow::Break(());
+        }
+        if job.stream && !text.is_empty() {
+            let piece = Event::Piece {
+                key: job.key,
+                text: text.to_owned(),
+            };
+            if events.send_blocking(piece).is_err() {
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
+    };
+    generator.generate(job, &mut emit)
+}
+
+#[cfg(test)]
+mod tests;

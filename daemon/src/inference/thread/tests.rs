@@ -1,0 +1,207 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+
+use chaski_engine::{FinishReason, Generated, Timings};
+
+use super::*;
+use crate::inference::{Cancel, Prompt, SamplingOverrides};
+use crate::wire::ModelInfo;
+
+/// Says `word` again and again until it has said `max_tokens`, or panics on "panic".
+struct Parrot {
+    emitted: Arc<AtomicUsize>,
+}
+
+impl Generator for Parrot {
+    fn description(&self) -> Description {
+        Description {
+            model: ModelInfo {
+                name: "parrot".into(),
+                family: "bird".into(),
+                layers: 1,
+                hidden_size: 1,
+                heads: 1,
+                kv_heads: 1,
+                vocab_size: 1,
+                context_length: 1,
+                file_bytes: 1,
+                created_by: "test".into(),
+            },
+            context_length: 1,
+            backend: "none".into(),
+            threads: 1,
+            load_seconds: 0.0,
+        }
+    }
+
+    fn generate(
+        &mut self,
+        job: &Job,
+        emit: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Completed, Refusal> {
+        let Prompt::Text { text, .. } = &job.prompt else {
+            return Err(Refusal::invalid("only text"));
+        };
+        assert_ne!(text, "panic", "as asked");
+        let mut said = String::new();
+        let mut finish_reason = FinishReason::Length;
+        for _ in 0..job.max_tokens {
+            if emit(text).is_break() {
+                finish_reason = FinishReason::Cancelled;
+                break;
+            }
+            self.emitted.fetch_add(1, Ordering::Relaxed);
+            said += text;
+        }
+        Ok(Completed {
+            prompt_tokens: 1,
+            generated: Generated {
+                text: said,
+                tokens: vec![],
+                finish_reason,
+                timings: Timings::default(),
+            },
+        })
+    }
+}
+
+fn job(key: u64, text: &str, max_tokens: usize, stream: bool) -> Job {
+    Job {
+        key,
+        prompt: Prompt::Text {
+            text: text.into(),
+            system: None,
+        },
+        sampling: SamplingOverrides::default(),
+        max_tokens,
+        stop: vec![],
+        stream,
+        cancel: Cancel::default(),
+    }
+}
+
+fn start() -> (Inference, Arc<AtomicUsize>) {
+    let emitted = Arc::new(AtomicUsize::new(0));
+    let parrot = Parrot {
+        emitted: Arc::clone(&emitted),
+    };
+    let inference = Inference::start(Box::new(move || Ok(Box::new(parrot)))).unwrap();
+    assert!(matches!(next(&inference), Some(Event::Ready(d)) if d.model.name == "parrot"));
+    (inference, emitted)
+}
+
+fn next(inference: &Inference) -> Option<Event> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    runtime.block_on(inference.next_event())
+}
+
+fn next_finished(inference: &Inference) -> Finished {
+    loop {
+        match next(inference) {
+            Some(Event::Finished(finished)) => return *finished,
+            Some(_) => {}
+            None => panic!("the thread is gone"),
+        }
+    }
+}
+
+#[test]
+fn pieces_come_only_when_asked_for() {
+    let (inference, _) = start();
+    inference.submit(job(1, "la", 3, false)).unwrap();
+    let Some(Event::Finished(finished)) = next(&inference) else {
+        panic!("a piece came")
+    };
+    assert_eq!(
+        (
+            finished.key,
+            finished.result.unwrap().generated.text.as_str()
+        ),
+        (1, "lalala")
+    );
+
+    inference.submit(job(2, "la", 2, true)).unwrap();
+    for _ in 0..2 {
+        assert!(matches!(next(&inference), Some(Event::Piece { key: 2, text }) if text == "la"));
+    }
+    assert_eq!(next_finished(&inference).key, 2);
+}
+
+#[test]
+fn generation_waits_for_those_who_take_the_pieces() {
+    let (inference, emitted) = start();
+    inference.submit(job(1, "la", 100_000, true)).unwrap();
+    for _ in 0..10 {
+        assert!(matches!(next(&inference), Some(Event::Piece { .. })));
+    }
+    assert!(emitted.load(Ordering::Relaxed) <= 10 + EVENT_CAPACITY);
+}
+
+#[test]
+fn a_cancelled_job_ends_and_the_next_one_runs() {
+    let (inference, _) = start();
+    let long = job(1, "la", usize::MAX, false);
+    let cancel = long.cancel.clone();
+    inference.submit(long).unwrap();
+    cancel.set();
+    let finished = next_finished(&inference);
+    assert_eq!(
+        finished.result.unwrap().generated.finish_reason,
+        FinishReason::Cancelled
+    );
+    inference.submit(job(2, "la", 1, false)).unwrap();
+    assert_eq!(next_finished(&inference).key, 2);
+}
+
+#[test]
+fn a_panic_is_seen_and_told() {
+    let (mut inference, _) = start();
+    inference.submit(job(1, "panic", 1, false)).unwrap();
+    assert!(next(&inference).is_none());
+    assert!(inference.join().unwrap_err().contains("as asked"));
+    assert_eq!(
+        inference.submit(job(2, "la", 1, false)),
+        Err(SendError::Closed(()))
+    );
+}
+
+#[test]
+fn a_model_that_does_not_load_is_told() {
+    let mut inference = Inference::start(Box::new(|| Err("no such folder".into()))).unwrap();
+    assert!(
+        matches!(next(&inference), Some(Event::LoadFailed(e)) if e.to_string() == "no such folder")
+    );
+    assert!(next(&inference).is_none());
+    assert_eq!(inference.join(), Ok(()));
+}
+
+#[test]
+fn dropping_the_handle_ends_the_thread_even_in_the_middle() {
+    let (done, ended) = mpsc::channel::<()>();
+    let parrot = Parrot {
+        emitted: Arc::default(),
+    };
+    let loader: Loader = Box::new(move || {
+        // Dropped with the thread's generator.
+        struct Guarded(Parrot, #[allow(dead_code)] mpsc::Sender<()>);
+        impl Generator for Guarded {
+            fn description(&self) -> Description {
+                self.0.description()
+            }
+            fn generate(
+                &mut self,
+                job: &Job,
+                emit: &mut dyn FnMut(&str) -> ControlFlow<()>,
+            ) -> Result<Completed, Refusal> {
+                self.0.generate(job, emit)
+            }
+        }
+        Ok(Box::new(Guarded(parrot, done)))
+    });
+    let inference = Inference::start(loader).unwrap();
+    inference.submit(job(1, "la", usize::MAX, true)).unwrap();
+    drop(inference);
+    assert_eq!(ended.recv(), Err(mpsc::RecvError));
+}

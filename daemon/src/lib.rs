@@ -1,0 +1,19 @@
+//! Chaski's daemon: the engine behind an MQTT broker.
+//!
+//! Three parts, apart: the connection to the broker ([`mqtt`]), the inference
+//! thread ([`inference`]), and between them the [`service`], which decides and does
+//! no I/O. [`run()`] ties them together.
+
+#![forbid(unsafe_code)]
+
+pub mod channel;
+pub mod config;
+pub mod inference;
+pub mod mqtt;
+pub mod queue;
+pub mod refusal;
+mod run;
+pub mod service;
+pub mod wire;
+
+pub use run::{DaemonError, run, run_with};

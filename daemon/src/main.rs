@@ -1,0 +1,112 @@
+//! `chaskid`: answers over MQTT until it is told to stop.
+
+#![forbid(unsafe_code)]
+
+use std::future::Future;
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use chaski_daemon::config::Config;
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info};
+use tracing_subscriber::EnvFilter;
+
+/// Answers questions over MQTT with a Llama model on this machine.
+#[derive(Parser)]
+#[command(name = "chaskid", version, args_conflicts_with_subcommands = true)]
+struct Arguments {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE", required = true)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check a configuration file and the files it names, and do nothing else.
+    Validate {
+        /// The configuration file.
+        file: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match (arguments.command, arguments.config) {
+        (Some(Command::Validate { file }), _) => validate(&file),
+        (None, Some(file)) => serve(&file),
+        // clap asks for one of the two.
+        (None, None) => Err(anyhow::anyhow!("give --config FILE")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("chaskid: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn validate(file: &Path) -> anyhow::Result<()> {
+    let config = Config::read(file)?;
+    let missing = config.missing_files();
+    if missing.is_empty() {
+        println!("{}: valid", file.display());
+        return Ok(());
+    }
+    let list: String = missing
+        .iter()
+        .map(|problem| format!("\n  {problem}"))
+        .collect();
+    anyhow::bail!("{}:{list}", file.display());
+}
+
+fn serve(file: &Path) -> anyhow::Result<()> {
+    let config = Config::read(file)?;
+    start_log();
+    // All that computes has a thread of its own; the rest waits.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let result = runtime.block_on(async {
+        let shutdown = shutdown_signal().context("cannot listen for signals")?;
+        chaski_daemon::run(config, shutdown)
+            .await
+            .map_err(anyhow::Error::from)
+    });
+    // A name look-up may still be under way; the process does not wait for it.
+    runtime.shutdown_background();
+    if let Err(e) = &result {
+        error!("{e:#}");
+    }
+    result
+}
+
+/// Completes with the first SIGTERM or SIGINT.
+fn shutdown_signal() -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        info!(signal = name, "stopping");
+    })
+}
+
+/// Logs go to standard error; `RUST_LOG` chooses more or less than `info`.
+fn start_log() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+}

@@ -1,0 +1,204 @@
+//! From the engine's results to payloads.
+
+use std::time::Duration;
+
+use chaski_engine::{FinishReason, Timings};
+use serde::Serialize;
+use tracing::error;
+
+use super::route::Route;
+use crate::inference::Completed;
+use crate::refusal::Refusal;
+use crate::wire::{
+    ChatChunk, ChatCompletion, Choice, ChunkChoice, Delta, ErrorReply, ReplyMessage, ReplyTimings,
+    Usage,
+};
+
+const ASSISTANT: &str = "assistant";
+
+/// The reply to one running request, in the form it asked for.
+#[derive(Debug)]
+pub(super) struct Answer {
+    form: Form,
+    id: String,
+    model: String,
+    created: u64,
+    waited: Duration,
+}
+
+#[derive(Debug)]
+enum Form {
+    Text,
+    Json,
+    Chunks {
+        /// Sequence number of the next one.
+        next: u64,
+    },
+}
+
+impl Answer {
+    pub(super) fn new(
+        route: &Route,
+        model: String,
+        created: u64,
+        waited: Duration,
+        stream: bool,
+    ) -> Self {
+        Self {
+            form: match (route.is_json(), stream) {
+                (false, _) => Form::Text,
+                (true, false) => Form::Json,
+                (true, true) => Form::Chunks { next: 0 },
+            },
+            id: route.id().unwrap_or_default().to_owned(),
+            model,
+            created,
+            waited,
+        }
+    }
+
+    /// A streamed piece.
+    pub(super) fn piece(&mut self, text: String) -> Vec<u8> {
+        json(&self.chunk(Some(text), None))
+    }
+
+    /// The whole answer, or the last chunk of it.
+    pub(super) fn finish(mut self, completed: &Completed) -> Vec<u8> {
+        let generated = &completed.generated;
+        let finish_reason = finish_reason(generated.finish_reason).to_owned();
+        let usage = usage(completed);
+        let timings = timings(&generated.timings, self.waited);
+        match self.form {
+            Form::Text => generated.text.clone().into_bytes(),
+            Form::Json => json(&ChatCompletion {
+                id: self.id,
+                object: ChatCompletion::OBJECT.to_owned(),
+                created: self.created,
+                model: self.model,
+                choices: vec![Choice {
+                    index: 0,
+                    message: ReplyMessage {
+                        role: ASSISTANT.to_owned(),
+                        content: generated.text.clone(),
+                    },
+                    finish_reason,
+                }],
+                usage,
+                timings,
+            }),
+            Form::Chunks { .. } => {
+                let last = self.chunk(None, Some(finish_reason));
+                json(&ChatChunk {
+                    usage: Some(usage),
+                    timings: Some(timings),
+                    ..last
+                })
+            }
+        }
+    }
+
+    fn chunk(&mut self, content: Option<String>, finish_reason: Option<String>) -> ChatChunk {
+        let mut sequence = 0;
+        if let Form::Chunks { next } = &mut self.form {
+            sequence = *next;
+            *next += 1;
+        }
+        ChatChunk {
+            id: self.id.clone(),
+            object: ChatChunk::OBJECT.to_owned(),
+            created: self.created,
+            model: self.model.clone(),
+            sequence,
+            choices: vec![ChunkChoice {
+                index: 0,
+                delta: Delta {
+                    role: (sequence == 0).then(|| ASSISTANT.to_owned()),
+                    content,
+                },
+                finish_reason,
+            }],
+            usage: None,
+            timings: None,
+        }
+    }
+}
+
+/// An error in the form of its route.
+pub(super) fn error(route: &Route, refusal: &Refusal) -> Vec<u8> {
+    if route.is_json() {
+        let id = route.id().map(str::to_owned);
+        json(&ErrorReply::new(id, refusal.code, &refusal.message))
+    } else {
+        format!("error: {}", refusal.message).into_bytes()
+    }
+}
+
+fn json(reply: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(reply).unwrap_or_else(|e| {
+        // Strings and numbers alone cannot fail; should they, the client sees an empty message.
+        error!(%e, "a reply cannot be written as JSON");
+        Vec::new()
+    })
+}
+
+fn finish_reason(reason: FinishReason) -> &'static str {
+    match reason {
+        FinishReason::Stop => "stop",
+        FinishReason::Length => "length",
+        FinishReason::Cancelled => "cancelled",
+    }
+}
+
+fn usage(completed: &Completed) -> Usage {
+    let completion_tokens = completed.generated.tokens.len();
+    Usage {
+        prompt_tokens: completed.prompt_tokens,
+        completion_tokens,
+        total_tokens: completed.prompt_tokens + completion_tokens,
+    }
+}
+
+fn timings(timings: &Timings, waited: Duration) -> ReplyTimings {
+    ReplyTimings {
+        queue_seconds: waited.as_secs_f64(),
+        prefill_tokens: timings.prefill_tokens,
+        cached_tokens: timings.cached_tokens,
+        prefill_seconds: timings.prefill.as_secs_f64(),
+        decode_tokens: timings.decode_tokens,
+        decode_seconds: timings.decode.as_secs_f64(),
+        prefill_tokens_per_second: per_second(timings.prefill_tokens, timings.prefill),
+        // The first token comes with the first logits: its time is in prefill.
+        decode_tokens_per_second: per_second(
+            timings.decode_tokens.saturating_sub(1),
+            timings.decode,
+        ),
+    }
+}
+
+fn per_second(tokens: usize, time: Duration) -> f64 {
+    if time.is_zero() {
+        0.0
+    } else {
+        tokens as f64 / time.as_secs_f64()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_finite() {
+        assert_eq!(per_second(3, Duration::ZERO), 0.0);
+        assert_eq!(per_second(3, Duration::from_millis(500)), 6.0);
+        let one_token = Timings {
+            decode_tokens: 1,
+            decode: Duration::from_secs(1),
+            ..Timings::default()
+        };
+        assert_eq!(
+            timings(&one_token, Duration::ZERO).decode_tokens_per_second,
+            0.0
+        );
+    }
+}

@@ -1,0 +1,62 @@
+//! The retained description of a node.
+
+use serde::{Deserialize, Serialize};
+
+/// What `chaski/<node>/info` says.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct Info {
+    /// Name of the node.
+    pub node: String,
+    /// Version of the daemon.
+    pub version: String,
+    /// The model it answers with.
+    pub model: ModelInfo,
+    /// Tokens of prompt and answer together.
+    pub context_length: usize,
+    /// Kernels in use: `scalar`, `neon`, `avx2`, …
+    pub backend: String,
+    /// Threads that compute.
+    pub threads: usize,
+    /// Seconds it took to load the model.
+    pub load_seconds: f64,
+    /// What a request may ask for.
+    pub limits: LimitsInfo,
+}
+
+/// Figures of a model.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct ModelInfo {
+    /// Name of its folder.
+    pub name: String,
+    /// Family, such as `llama`.
+    pub family: String,
+    /// Transformer blocks.
+    pub layers: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Heads of K and V.
+    pub kv_heads: usize,
+    /// Tokens in the vocabulary.
+    pub vocab_size: usize,
+    /// Context length it was made for.
+    pub context_length: usize,
+    /// Bytes of its files.
+    pub file_bytes: u64,
+    /// The program that wrote the folder.
+    pub created_by: String,
+}
+
+/// Limits of a node.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct LimitsInfo {
+    /// Requests that may wait behind the running one.
+    pub queue_depth: usize,
+    /// Largest payload of a request.
+    pub max_payload_bytes: usize,
+    /// Largest text of a request.
+    pub max_prompt_bytes: usize,
+    /// Most tokens of an answer.
+    pub max_tokens: usize,
+}

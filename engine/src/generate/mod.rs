@@ -1,0 +1,88 @@
+//! One generation: options in, pieces of text and timings out.
+
+mod run;
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use crate::sampling::SamplingOptions;
+
+/// What a caller asks of one generation.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GenerateOptions {
+    /// Most tokens to produce; `None`: as many as the context holds.
+    pub max_tokens: Option<usize>,
+    /// How tokens are chosen.
+    pub sampling: SamplingOptions,
+    /// Generation ends before the first of these strings; it is not part of the text.
+    pub stop: Vec<String>,
+    /// Go on past end-of-sequence tokens (benchmarks).
+    pub ignore_eos: bool,
+}
+
+/// Why a generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// An end-of-sequence token or a stop string.
+    Stop,
+    /// `max_tokens` or the context length was reached.
+    Length,
+    /// The caller's sink asked to end.
+    Cancelled,
+}
+
+/// Part of the answer, as it comes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Piece<'a> {
+    /// The token just produced (at the very end once more, with text that was
+    /// held back).
+    pub token: u32,
+    /// Text that became final with it: whole characters, possibly none.
+    pub text: &'a str,
+}
+
+/// Counts and durations of the two phases.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Timings {
+    /// Prompt tokens computed (those found in the KV cache are not).
+    pub prefill_tokens: usize,
+    /// Prompt tokens that were still in the KV cache.
+    pub cached_tokens: usize,
+    /// Seconds from the start to the first logits.
+    pub prefill: Duration,
+    /// Tokens produced.
+    pub decode_tokens: usize,
+    /// Seconds after the first logits.
+    pub decode: Duration,
+}
+
+/// A finished generation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Generated {
+    /// The whole text: the pieces put together.
+    pub text: String,
+    /// The tokens, without the end-of-sequence token.
+    pub tokens: Vec<u32>,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// How long it took.
+    pub timings: Timings,
+}
+
+/// Who takes the answer as it comes. A closure over [`Piece`] is one.
+pub trait Sink {
+    /// Takes a piece; `Break` ends the generation (cancelled).
+    fn piece(&mut self, piece: Piece<'_>) -> ControlFlow<()>;
+
+    /// Told after each chunk of the prompt; `Break` ends the generation.
+    fn prefill_progress(&mut self, done: usize, total: usize) -> ControlFlow<()> {
+        let _ = (done, total);
+        ControlFlow::Continue(())
+    }
+}
+
+impl<F: FnMut(Piece<'_>) -> ControlFlow<()>> Sink for F {
+    fn piece(&mut self, piece: Piece<'_>) -> ControlFlow<()> {
+        self(piece)
+    }
+}

@@ -1,0 +1,321 @@
+//! `y = x Wᵀ` with 4-bit weights and f32 activations.
+//!
+//! Decode (few rows of `x`) is bound by reading the weights: [`gemv`] converts
+//! nibbles in registers. Prefill uses each weight many times: [`gemm`]
+//! dequantises a few rows of W once and multiplies them with all rows of `x`.
+
+use std::ops::Range;
+
+use super::activations::Activations;
+use super::backend::kernel_entry;
+use super::q4::{BLOCK, BLOCK_BYTES, Q4Matrix};
+use super::vector::Vector;
+
+/// Rows of W computed together: they share the loads of `x`.
+const ROWS: usize = 4;
+/// Rows of `x` from which dequantising a row of W first pays.
+const GEMM_FROM: usize = 4;
+
+/// A raw window on the output `[x.rows, w.rows]`, of which each thread writes
+/// its own columns.
+#[derive(Clone, Copy)]
+pub(crate) struct Output {
+    start: *mut f32,
+    stride: usize,
+}
+
+// SAFETY: `linear` lets each thread write only the columns of its own range.
+unsafe impl Send for Output {}
+// SAFETY: as above.
+unsafe impl Sync for Output {}
+
+impl Output {
+    /// A window on `y`, with `stride` values in a row.
+    pub(crate) fn new(y: &mut [f32], stride: usize) -> Self {
+        Self {
+            start: y.as_mut_ptr(),
+            stride,
+        }
+    }
+
+    /// # Safety
+    /// `row * stride + column` is inside the output, and no other thread
+    /// writes that column.
+    #[inline(always)]
+    unsafe fn set(self, row: usize, column: usize, value: f32) {
+        // SAFETY: inside the output by the contract.
+        unsafe { *self.start.add(row * self.stride + column) = value }
+    }
+}
+
+/// Computes the columns `rows` (rows of `w`) of `y = x Wᵀ`.
+///
+/// # Safety
+/// `y` is `[x.rows(), w.rows()]`, lives through the call, and nobody else
+/// touches its columns `rows` meanwhile.
+pub(crate) unsafe fn linear(
+    backend: super::Backend,
+    w: &Q4Matrix<'_>,
+    x: &Activations,
+    rows: Range<usize>,
+    y: Output,
+) {
+    assert!(rows.end <= w.rows() && x.columns() == w.columns() && y.stride == w.rows());
+    if x.rows() < GEMM_FROM {
+        gemv(backend, w, x, rows, y);
+    } else {
+        gemm(backend, w, x, rows, y);
+    }
+}
+
+kernel_entry! {
+    /// Decode: each row of W against each row of `x`.
+    fn gemv(w: &Q4Matrix<'_>, x: &Activations, rows: Range<usize>, y: Output) = gemv_body
+}
+
+kernel_entry! {
+    /// Prefill: rows of W are dequantised once, then used for all of `x`.
+    fn gemm(w: &Q4Matrix<'_>, x: &Activations, rows: Range<usize>, y: Output) = gemm_body
+}
+
+/// # Safety
+/// The vector's target features; `y` as for [`linear`].
+#[inline(always)]
+unsafe fn gemv_body<V: Vector>(w: &Q4Matrix<'_>, x: &Activations, rows: Range<usize>, y: Output) {
+    let blocks = w.blocks();
+    let mut scales = vec![0.0; ROWS * blocks];
+    let mut offsets = vec![0.0; ROWS * blocks];
+    let mut row = rows.start;
+    while row < rows.end {
+        let count = ROWS.min(rows.end - row);
+        // A last, partial group computes its last row again and drops it.
+        let group: [usize; ROWS] = std::array::from_fn(|i| row + i.min(count - 1));
+        for (i, &r) in group.iter().enumerate() {
+            let part = i * blocks..(i + 1) * blocks;
+            w.scales_and_offsets(r, &mut scales[part.clone()], &mut offsets[part]);
+        }
+        for m in 0..x.rows() {
+            // SAFETY: features by our own contract; the slices have the lengths
+            // that `group_dot` asks for by construction of `w` and `x`.
+            let products = unsafe {
+                let quants = group.map(|r| w.quants(r).as_ptr());
+                group_dot::<V>(quants, &scales, x.row(m).as_ptr(), blocks)
+            };
+            for (i, product) in products.into_iter().enumerate().take(count) {
+                let offset: f32 = offsets[i * blocks..(i + 1) * blocks]
+                    .iter()
+                    .zip(x.sums(m))
+                    .map(|(o, s)| o * s)
+                    .sum();
+                // SAFETY: m < x.rows and row + i < rows.end, by the loops.
+                unsafe { y.set(m, row + i, product - offset) };
+            }
+        }
+        row += count;
+    }
+}
+
+/// `sum(scale * sum(quant * x))` for [`ROWS`] rows.
+///
+/// # Safety
+/// The vector's target features; `blocks * 16` bytes at each of `quants`,
+/// `ROWS * blocks` scales, `blocks * 32` values at `x`.
+#[inline(always)]
+unsafe fn group_dot<V: Vector>(
+    quants: [*const u8; ROWS],
+    scales: &[f32],
+    x: *const f32,
+    blocks: usize,
+) -> [f32; ROWS] {
+    // SAFETY: features and lengths by the contract; `part` stays below 16.
+    unsafe {
+        let mut sums = [V::splat(0.0); ROWS];
+        for block in 0..blocks {
+            let mut part = 0;
+            while part < BLOCK_BYTES {
+                let even = V::load(x.add(block * BLOCK + part));
+                let odd = V::load(x.add(block * BLOCK + BLOCK / 2 + part));
+                for i in 0..ROWS {
+                    let (low, high) = V::nibbles(quants[i].add(block * BLOCK_BYTES + part));
+                    let product = low.mul_add(even, high.mul_add(odd, V::splat(0.0)));
+                    let scale = V::splat(*scales.get_unchecked(i * blocks + block));
+                    sums[i] = product.mul_add(scale, sums[i]);
+                }
+                part += V::LANES;
+            }
+        }
+        sums.map(|s| s.sum())
+    }
+}
+
+/// # Safety
+/// The vector's target features; `y` as for [`linear`].
+#[inline(always)]
+unsafe fn gemm_body<V: Vector>(w: &Q4Matrix<'_>, x: &Activations, rows: Range<usize>, y: Output) {
+    let (blocks, columns) = (w.blocks(), w.columns());
+    let mut scales = vec![0.0; blocks];
+    let mut offsets = vec![0.0; blocks];
+    let mut weights = vec![0.0; ROWS * columns];
+    let mut row = rows.start;
+    while row < rows.end {
+        let count = ROWS.min(rows.end - row);
+        for (i, weights) in weights.chunks_exact_mut(columns).enumerate().take(count) {
+            w.scales_and_offsets(row + i, &mut scales, &mut offsets);
+            // SAFETY: features by our own contract; all of `columns` or `blocks` length.
+            unsafe { dequantise::<V>(w.quants(row + i), &scales, &offsets, weights) };
+        }
+        let mut m = 0;
+        while m < x.rows() {
+            let tile = ROWS.min(x.rows() - m);
+            let x_rows: [*const f32; ROWS] =
+                std::array::from_fn(|j| x.row(m + j.min(tile - 1)).as_ptr());
+            // SAFETY: features by our own contract; every row has `columns` values.
+            let products = unsafe { tile_dot::<V>(&weights, &x_rows, columns) };
+            for (j, products) in products.into_iter().enumerate().take(tile) {
+                for (i, product) in products.into_iter().enumerate().take(count) {
+                    // SAFETY: m + j < x.rows and row + i < rows.end.
+                    unsafe { y.set(m + j, row + i, product) };
+                }
+            }
+            m += tile;
+        }
+        row += count;
+    }
+}
+
+/// Dequantises a row in the permuted order of [`Activations`].
+///
+/// # Safety
+/// The vector's target features; `quants` 16 and `out` 32 values per scale.
+#[inline(always)]
+unsafe fn dequantise<V: Vector>(quants: &[u8], scales: &[f32], offsets: &[f32], out: &mut [f32]) {
+    let blocks = quants
+        .chunks_exact(BLOCK_BYTES)
+        .zip(out.chunks_exact_mut(BLOCK));
+    for ((quants, out), (scale, offset)) in blocks.zip(scales.iter().zip(offsets)) {
+        // SAFETY: features by the contract; chunks have 16 and 32 values, and
+        // the lanes divide 16.
+        unsafe {
+            let (scale, offset) = (V::splat(*scale), V::splat(-*offset));
+            let mut part = 0;
+            while part < BLOCK_BYTES {
+                let (low, high) = V::nibbles(quants.as_ptr().add(part));
+                low.mul_add(scale, offset).store(out.as_mut_ptr().add(part));
+                high.mul_add(scale, offset)
+                    .store(out.as_mut_ptr().add(BLOCK / 2 + part));
+                part += V::LANES;
+            }
+        }
+    }
+}
+
+/// All products of [`ROWS`] rows of `x` with [`ROWS`] dequantised rows of W.
+///
+/// # Safety
+/// The vector's target features; `ROWS * columns` weights and `columns` values
+/// behind each of `x`; `columns` a multiple of 32.
+#[inline(always)]
+unsafe fn tile_dot<V: Vector>(
+    weights: &[f32],
+    x: &[*const f32; ROWS],
+    columns: usize,
+) -> [[f32; ROWS]; ROWS] {
+    // SAFETY: features and lengths by the contract; the lanes divide 32.
+    unsafe {
+        let w = weights.as_ptr();
+        let mut sums = [[V::splat(0.0); ROWS]; ROWS];
+        let mut k = 0;
+        while k < columns {
+            let w: [V; ROWS] = [
+                V::load(w.add(k)),
+                V::load(w.add(columns + k)),
+                V::load(w.add(2 * columns + k)),
+                V::load(w.add(3 * columns + k)),
+            ];
+            for j in 0..ROWS {
+                let x = V::load(x[j].add(k));
+                for i in 0..ROWS {
+                    sums[j][i] = w[i].mul_add(x, sums[j][i]);
+                }
+            }
+            k += V::LANES;
+        }
+        sums.map(|row| row.map(|s| s.sum()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Backend;
+    use super::super::q4::tests::{Lcg, Owned};
+    use super::*;
+
+    /// In f64, from the dequantised rows: independent of the kernels' order.
+    fn reference(w: &Q4Matrix<'_>, x: &[f32]) -> Vec<(f64, f64)> {
+        let mut row = vec![0.0; w.columns()];
+        let mut y = Vec::new();
+        for x in x.chunks_exact(w.columns()) {
+            for r in 0..w.rows() {
+                w.dequantise_row(r, &mut row);
+                let products = row
+                    .iter()
+                    .zip(x)
+                    .map(|(&a, &b)| f64::from(a) * f64::from(b));
+                let size = products.clone().map(f64::abs).sum();
+                y.push((products.sum(), size));
+            }
+        }
+        y
+    }
+
+    #[test]
+    fn every_backend_agrees_with_the_reference() {
+        let backends = Backend::available();
+        println!("backends run: {backends:?}");
+        for (rows, columns) in [(1, 32), (3, 64), (5, 96), (9, 576), (16, 1536), (130, 160)] {
+            let owned = Owned::random(rows, columns, (rows * columns) as u64);
+            for x_rows in [1, 2, 3, 4, 5, 8, 17] {
+                let x = Lcg(7 + x_rows as u64).units(x_rows * columns);
+                let activations = Activations::new(&x, columns);
+                for w in owned.views() {
+                    let expected = reference(&w, &x);
+                    for &backend in &backends {
+                        let mut y = vec![f32::NAN; x_rows * rows];
+                        let out = Output::new(&mut y, rows);
+                        let middle = rows / 3;
+                        for part in [0..middle, middle..rows] {
+                            // SAFETY: `y` has the shape and this thread alone.
+                            unsafe { linear(backend, &w, &activations, part, out) };
+                        }
+                        for (i, (&got, &(want, size))) in y.iter().zip(&expected).enumerate() {
+                            // Zero points up to 15 make the two halves of a
+                            // product cancel: the bound is relative to them.
+                            let bound = 1e-5 * (size + 15.0 * columns as f64 * 0.1) + 1e-6;
+                            assert!(
+                                (f64::from(got) - want).abs() <= bound,
+                                "{backend:?} {rows}x{columns} x {x_rows}, {i}: {got} for {want}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn zero_activations_give_zero() {
+        let owned = Owned::random(7, 64, 3);
+        for w in owned.views() {
+            for backend in Backend::available() {
+                for x_rows in [1, 6] {
+                    let x = Activations::new(&vec![0.0; 64 * x_rows], 64);
+                    let mut y = vec![f32::NAN; 7 * x_rows];
+                    let out = Output::new(&mut y, 7);
+                    // SAFETY: `y` has the shape and this thread alone.
+                    unsafe { linear(backend, &w, &x, 0..7, out) };
+                    assert!(y.iter().all(|&v| v == 0.0), "{backend:?}: {y:?}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! 4-bit weights where they lie: a borrowed view of a matrix in the mapped data file.
+
+use std::ops::Range;
+
+use super::f16::finite_f16;
+
+/// Weights that share a scale.
+pub(crate) const BLOCK: usize = 32;
+/// Bytes of a block's quants.
+pub(crate) const BLOCK_BYTES: usize = BLOCK / 2;
+
+/// Numbers stored as f16 bits or as f32.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Floats<'a> {
+    F16(&'a [u16]),
+    F32(&'a [f32]),
+}
+
+impl Floats<'_> {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Floats::F16(v) => v.len(),
+            Floats::F32(v) => v.len(),
+        }
+    }
+
+    /// Widens `range` into `out`, of the same length.
+    #[inline(always)]
+    fn widen(&self, range: Range<usize>, out: &mut [f32]) {
+        match self {
+            Floats::F16(v) => {
+                for (o, &bits) in out.iter_mut().zip(&v[range]) {
+                    *o = finite_f16(bits);
+                }
+            }
+            Floats::F32(v) => out.copy_from_slice(&v[range]),
+        }
+    }
+}
+
+/// What is subtracted from a quant before it is scaled.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ZeroPoints<'a> {
+    /// 8 for every block.
+    Symmetric,
+    /// Integers, two to a byte, the even block in the low nibble; each row
+    /// begins at a byte.
+    Packed(&'a [u8]),
+    /// One a block.
+    Fractional(Floats<'a>),
+}
+
+/// A matrix of 4-bit weights, `[rows, columns]`, in the layout of
+/// `com.microsoft.MatMulNBits` with block size 32 (see `docs/model-folder.md`).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Q4Matrix<'a> {
+    rows: usize,
+    blocks: usize,
+    quants: &'a [u8],
+    scales: Floats<'a>,
+    zero_points: ZeroPoints<'a>,
+}
+
+impl<'a> Q4Matrix<'a> {
+    /// `None` when a part's length does not fit the shape.
+    pub(crate) fn new(
+        rows: usize,
+        columns: usize,
+        quants: &'a [u8],
+        scales: Floats<'a>,
+        zero_points: ZeroPoints<'a>,
+    ) -> Option<Self> {
+        let blocks = columns / BLOCK;
+        let total = rows.checked_mul(blocks)?;
+        let zero_points_fit = match zero_points {
+            ZeroPoints::Symmetric => true,
+            ZeroPoints::Packed(v) => v.len() == rows.checked_mul(blocks.div_ceil(2))?,
+            ZeroPoints::Fractional(v) => v.len() == total,
+        };
+        (columns > 0
+            && columns.is_multiple_of(BLOCK)
+            && quants.len() == total.checked_mul(BLOCK_BYTES)?
+            && scales.len() == total
+            && zero_points_fit)
+            .then_some(Self {
+                rows,
+                blocks,
+                quants,
+                scales,
+                zero_points,
+            })
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(crate) fn columns(&self) -> usize {
+        self.blocks * BLOCK
+    }
+
+    /// Blocks in a row.
+    pub(crate) fn blocks(&self) -> usize {
+        self.blocks
+    }
+
+    /// The quants of a row: `blocks * BLOCK_BYTES` bytes.
+    #[inline(always)]
+    pub(crate) fn quants(&self, row: usize) -> &'a [u8] {
+        let bytes = self.blocks * BLOCK_BYTES;
+        &self.quants[row * bytes..][..bytes]
+    }
+
+    /// Writes a row's scales, and its zero points times their scales, one a
+    /// block: what has to be multiplied with the sums of the activations.
+    #[inline(always)]
+    pub(crate) fn scales_and_offsets(&self, row: usize, scales: &mut [f32], offsets: &mut [f32]) {
+        let range = row * self.blocks..(row + 1) * self.blocks;
+        self.scales.widen(range.clone(), scales);
+        match self.zero_points {
+            ZeroPoints::Symmetric => offsets.fill(8.0),
+            ZeroPoints::Packed(v) => {
+                let bytes = self.blocks.div_ceil(2);
+                let row = &v[row * bytes..][..bytes];
+                for (i, o) in offsets.iter_mut().enumerate() {
+                    *o = f32::from(row[i / 2] >> (4 * (i % 2)) & 15);
+                }
+            }
+            ZeroPoints::Fractional(v) => v.widen(range, offsets),
+        }
+        for (o, s) in offsets.iter_mut().zip(scales.iter()) {
+            *o *= s;
+        }
+    }
+
+    /// Dequantises a row in its natural order: `columns` values.
+    pub(crate) fn dequantise_row(&self, row: usize, out: &mut [f32]) {
+        let mut scales = vec![0.0; self.blocks];
+        let mut offsets = vec![0.0; self.blocks];
+        self.scales_and_offsets(row, &mut scales, &mut offsets);
+        let blocks = self.quants(row).chunks_exact(BLOCK_BYTES);
+        for (b, (quants, out)) in blocks.zip(out.chunks_exact_mut(BLOCK)).enumerate() {
+            for (&byte, pair) in quants.iter().zip(out.chunks_exact_mut(2)) {
+                pair[0] = f32::from(byte & 15) * scales[b] - offsets[b];
+                pair[1] = f32::from(byte >> 4) * scales[b] - offsets[b];
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// An owned matrix of pseudo-random weights.
+    pub(crate) struct Owned {
+        pub(crate) rows: usize,
+        pub(crate) columns: usize,
+        quants: Vec<u8>,
+        scales: Vec<u16>,
+        packed: Vec<u8>,
+        fractional: Vec<f32>,
+    }
+
+    /// A small reproducible generator: the tests need spread, not quality.
+    pub(crate) struct Lcg(pub(crate) u64);
+    impl Lcg {
+        pub(crate) fn next(&mut self) -> u32 {
+            self.0 = self
+                .0
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
+            (self.0 >> 33) as u32
+        }
+        /// In -1 to 1.
+        pub(crate) fn unit(&mut self) -> f32 {
+            self.next() as f32 / (1u32 << 30) as f32 - 1.0
+        }
+        pub(crate) fn units(&mut self, n: usize) -> Vec<f32> {
+            (0..n).map(|_| self.unit()).collect()
+        }
+    }
+
+    impl Owned {
+        pub(crate) fn random(rows: usize, columns: usize, seed: u64) -> Self {
+            let mut rng = Lcg(seed);
+            let blocks = columns / BLOCK;
+            let total = rows * blocks;
+            Self {
+                rows,
+                columns,
+                quants: (0..total * BLOCK_BYTES).map(|_| rng.next() as u8).collect(),
+                scales: (0..total)
+                    .map(|i| if i % 7 == 3 { 0.0 } else { rng.unit() * 0.1 })
+                    .map(|s| half::f16::from_f32(s).to_bits())
+                    .collect(),
+                packed: (0..rows * blocks.div_ceil(2))
+                    .map(|_| rng.next() as u8)
+                    .collect(),
+                fractional: (0..total).map(|_| rng.unit() * 15.0).collect(),
+            }
+        }
+
+        /// The same quants with each kind of zero points.
+        pub(crate) fn views(&self) -> [Q4Matrix<'_>; 3] {
+            [
+                ZeroPoints::Symmetric,
+                ZeroPoints::Packed(&self.packed),
+                ZeroPoints::Fractional(Floats::F32(&self.fractional)),
+            ]
+            .map(|z| {
+                let scales = Floats::F16(&self.scales);
+                Q4Matrix::new(self.rows, self.columns, &self.quants, scales, z).unwrap()
+            })
+        }
+    }
+
+    #[test]
+    fn a_block_by_hand() {
+        let quants: Vec<u8> = (0..16).map(|i| i | (15 - i) << 4).collect();
+        let scales = [half::f16::from_f32(0.5).to_bits()];
+        let zero = ZeroPoints::Packed(&[3]);
+        let m = Q4Matrix::new(1, 32, &quants, Floats::F16(&scales), zero).unwrap();
+        let mut row = [0.0; 32];
+        m.dequantise_row(0, &mut row);
+        for i in 0..16 {
+            assert_eq!(row[2 * i], (i as f32 - 3.0) * 0.5);
+            assert_eq!(row[2 * i + 1], ((15 - i) as f32 - 3.0) * 0.5);
+        }
+    }
+
+    #[test]
+    fn lengths_are_checked() {
+        let quants = [0; 32];
+        let scales = Floats::F32(&[1.0, 1.0]);
+        let make = |rows, columns, zero| Q4Matrix::new(rows, columns, &quants, scales, zero);
+        assert!(make(2, 32, ZeroPoints::Symmetric).is_some());
+        assert!(make(1, 64, ZeroPoints::Packed(&[0])).is_some());
+        assert!(make(2, 32, ZeroPoints::Packed(&[0])).is_none());
+        assert!(make(3, 32, ZeroPoints::Symmetric).is_none());
+        assert!(make(2, 33, ZeroPoints::Symmetric).is_none());
+        assert!(make(usize::MAX, 64, ZeroPoints::Symmetric).is_none());
+        assert!(make(1, 64, ZeroPoints::Fractional(Floats::F32(&[0.0]))).is_none());
+    }
+}

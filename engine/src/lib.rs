@@ -1,0 +1,42 @@
+//! Chaski's engine: a model folder in, tokens out.
+//!
+//! The API is synchronous. It knows nothing of MQTT and reads no configuration
+//! file; see `docs/model-folder.md` for the folder it loads.
+//!
+//! ```no_run
+//! use chaski_engine::{GenerateOptions, LoadOptions, Model, Piece};
+//! use std::ops::ControlFlow;
+//!
+//! let model = Model::load("models/smollm2".as_ref(), &LoadOptions::default())?;
+//! let mut session = model.session()?;
+//! let prompt = model.encode("The capital of Peru is", true)?;
+//! let mut print = |piece: Piece<'_>| {
+//!     print!("{}", piece.text);
+//!     ControlFlow::Continue(())
+//! };
+//! session.generate(&prompt, &GenerateOptions::default(), &mut print)?;
+//! # Ok::<(), chaski_engine::EngineError>(())
+//! ```
+
+mod error;
+mod folder;
+mod generate;
+mod graph;
+mod kernels;
+mod model;
+mod ops;
+mod sampling;
+mod session;
+mod text;
+mod threads;
+
+pub use error::EngineError;
+pub use folder::{
+    Architecture, FileEntry, Manifest, Quantisation, RopeScaling, SourceInfo, verify,
+};
+pub use generate::{FinishReason, GenerateOptions, Generated, Piece, Sink, Timings};
+pub use kernels::Backend;
+pub use model::{LoadOptions, Model};
+pub use sampling::SamplingOptions;
+pub use session::Session;
+pub use text::ChatInput;

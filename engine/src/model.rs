@@ -1,0 +1,203 @@
+//! A loaded model.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::error::EngineError;
+use crate::folder::{DATA, Folder, Manifest, Mapping};
+use crate::graph::{self, Plan};
+use crate::kernels::Backend;
+use crate::ops::Runtime;
+use crate::sampling::SamplingOptions;
+use crate::session::Session;
+use crate::text::{ChatInput, Codec};
+use crate::threads::Team;
+
+/// The context of a model loaded without a word about it: its KV cache fits
+/// most boards, while a model's own limit may take gigabytes.
+const DEFAULT_CONTEXT: usize = 4096;
+
+/// How a model is loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// Threads to compute with; `None`: one a core.
+    pub threads: Option<usize>,
+    /// Tokens a session's KV cache holds; `None`: the model's limit, at most 4096.
+    pub context_length: Option<usize>,
+    /// Prompt tokens computed in one step: more is faster and takes more memory.
+    pub prefill_chunk: usize,
+    /// Kernels to compute with; `None`: the fastest that this processor has.
+    pub backend: Option<Backend>,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self {
+            threads: None,
+            context_length: None,
+            prefill_chunk: 128,
+            backend: None,
+        }
+    }
+}
+
+/// A model folder, loaded: the weights mapped, the graph planned, the tokenizer
+/// and chat template ready. A clone is another handle on the same model; each
+/// conversation takes a [`Session`] of its own.
+#[derive(Clone)]
+pub struct Model(Arc<Loaded>);
+
+impl Loaded {
+    pub(crate) fn vocab_size(&self) -> usize {
+        self.manifest.architecture.vocab_size
+    }
+}
+
+/// What the handles and sessions of a model share.
+pub(crate) struct Loaded {
+    manifest: Manifest,
+    pub(crate) codec: Codec,
+    pub(crate) plan: Plan,
+    pub(crate) runtime: Arc<Runtime>,
+    pub(crate) prefill_chunk: usize,
+    load_time: Duration,
+}
+
+impl Model {
+    /// Loads a model folder.
+    ///
+    /// # Errors
+    /// Says which file of the folder is missing or wrong, or which option is
+    /// out of range.
+    pub fn load(folder: &Path, options: &LoadOptions) -> Result<Self, EngineError> {
+        let start = Instant::now();
+        let folder = Folder::open(folder)?;
+        let architecture = &folder.manifest().architecture;
+        let limit = architecture.context_length;
+        let context_length = options.context_length.unwrap_or(DEFAULT_CONTEXT.min(limit));
+        if context_length == 0 || context_length > limit {
+            return Err(EngineError::Option(format!(
+                "context length {context_length}: this model takes 1 to {limit}"
+            )));
+        }
+        if options.prefill_chunk == 0 {
+            return Err(EngineError::Option(
+                "prefill chunk 0: give at least 1".into(),
+            ));
+        }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = options.threads.unwrap_or(cores);
+        if threads == 0 || threads > 256 {
+            return Err(EngineError::Option(format!(
+                "{threads} threads: give 1 to 256, best the number of fast cores"
+            )));
+        }
+        let team = Team::new(threads)
+            .map_err(|e| EngineError::Option(format!("{threads} threads cannot start: {e}")))?;
+        let backend = options.backend.unwrap_or_else(Backend::detect);
+        let runtime = Arc::new(Runtime {
+            mapping: Mapping::open(&folder.file(DATA))?,
+            team,
+            backend,
+            context_length,
+        });
+        let codec = Codec::load(folder.path())?;
+        let plan = graph::load(&folder, &runtime)?;
+        let load_time = start.elapsed();
+        tracing::info!(
+            folder = %folder.path().display(),
+            backend = backend.name(),
+            threads,
+            context_length,
+            seconds = load_time.as_secs_f64(),
+            "model loaded"
+        );
+        Ok(Self(Arc::new(Loaded {
+            manifest: folder.manifest().clone(),
+            codec,
+            plan,
+            runtime,
+            prefill_chunk: options.prefill_chunk,
+            load_time,
+        })))
+    }
+
+    /// What the folder says of itself.
+    pub fn manifest(&self) -> &Manifest {
+        &self.0.manifest
+    }
+
+    /// Tokens that a session's KV cache holds.
+    pub fn context_length(&self) -> usize {
+        self.0.runtime.context_length
+    }
+
+    /// How long [`Self::load`] took.
+    pub fn load_time(&self) -> Duration {
+        self.0.load_time
+    }
+
+    /// Threads that compute, the caller's included.
+    pub fn threads(&self) -> usize {
+        self.0.runtime.team.size()
+    }
+
+    /// The kernels in use.
+    pub fn kernel_backend(&self) -> &'static str {
+        self.0.runtime.backend.name()
+    }
+
+    /// How the model's makers would sample, from `generation_config.json`.
+    pub fn sampling_defaults(&self) -> SamplingOptions {
+        self.0.codec.sampling_defaults().clone()
+    }
+
+    /// Text to token ids; `add_special_tokens` adds what the tokenizer puts
+    /// around a text (not wanted for a rendered chat prompt).
+    ///
+    /// # Errors
+    /// What the tokenizer says.
+    pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, EngineError> {
+        Ok(self.0.codec.encode(text, add_special_tokens)?)
+    }
+
+    /// Token ids to text.
+    ///
+    /// # Errors
+    /// What the tokenizer says.
+    pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, EngineError> {
+        Ok(self.0.codec.decode(ids, skip_special_tokens)?)
+    }
+
+    /// Whether the model came with a chat template.
+    pub fn has_chat_template(&self) -> bool {
+        self.0.codec.has_chat_template()
+    }
+
+    /// Renders messages by the model's own chat template. Encode the result
+    /// without special tokens: the template writes them.
+    ///
+    /// # Errors
+    /// No template, or what it says of the messages.
+    pub fn chat_prompt(&self, chat: &ChatInput) -> Result<String, EngineError> {
+        Ok(self.0.codec.chat_prompt(chat)?)
+    }
+
+    /// Begins a conversation: an empty KV cache.
+    ///
+    /// # Errors
+    /// What tract says.
+    pub fn session(&self) -> Result<Session, EngineError> {
+        Session::new(Arc::clone(&self.0))
+    }
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Model")
+            .field("architecture", &self.0.manifest.architecture)
+            .field("backend", &self.0.runtime.backend)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,111 @@
+//! `com.microsoft.GatherBlockQuantized` over a table in the mapped data file.
+
+use std::sync::Arc;
+
+use tract_onnx::model::ParsingContext;
+use tract_onnx::pb::NodeProto;
+use tract_onnx::tract_core::internal::*;
+use tract_onnx::tract_hir::internal::*;
+
+use super::attributes::Q4Weights;
+use super::runtime::{Link, Runtime};
+
+/// Looks up rows: i64 `[..]` to f32 `[.., hidden_size]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Embedding {
+    table: Q4Weights,
+    runtime: Link,
+}
+
+pub(super) fn parse(
+    _: &ParsingContext<'_>,
+    node: &NodeProto,
+) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
+    let expected = [
+        ("bits", 4),
+        ("block_size", 32),
+        ("gather_axis", 0),
+        ("quantize_axis", 1),
+    ];
+    for (name, due) in expected {
+        let default = if name == "bits" { 4 } else { due };
+        let value = node.get_attr_opt::<i64>(name)?.unwrap_or(default);
+        ensure!(
+            value == due,
+            "GatherBlockQuantized with {name} {value}: only {due} runs"
+        );
+    }
+    let (rows, columns) = (
+        node.get_attr("chaski_rows")?,
+        node.get_attr("chaski_columns")?,
+    );
+    let op = Embedding {
+        table: Q4Weights::read(node, rows, columns)?,
+        runtime: Link::default(),
+    };
+    let rules: for<'r, 'p, 's> fn(
+        &'s dyn Op,
+        &mut Solver<'r>,
+        &'p [TensorProxy],
+        &'p [TensorProxy],
+    ) -> InferenceResult = |_, s, inputs, outputs| {
+        s.equals(&outputs[0].datum_type, f32::datum_type())?;
+        s.equals(&outputs[0].rank, inputs[0].rank.bex() + 1)
+    };
+    Ok((inference_wrap(op, 1, rules), vec![]))
+}
+
+impl Embedding {
+    pub(super) fn bind(&mut self, runtime: &Arc<Runtime>) -> TractResult<()> {
+        self.table.view(&runtime.mapping)?;
+        self.runtime.bind(runtime);
+        Ok(())
+    }
+}
+
+impl Op for Embedding {
+    fn name(&self) -> StaticName {
+        "ChaskiEmbedding".into()
+    }
+
+    op_as_typed_op!();
+}
+
+impl EvalOp for Embedding {
+    op_out_of_plan!();
+
+    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let ids = args_1!(inputs);
+        let table = self.table.view(&self.runtime.get()?.mapping)?;
+        let mut shape: TVec<usize> = ids.shape().into();
+        shape.push(table.columns());
+        let mut out = Tensor::zero::<f32>(&shape)?;
+        {
+            let mut plain = out.try_as_plain_ram_mut()?;
+            let rows = plain
+                .as_slice_mut::<f32>()?
+                .chunks_exact_mut(table.columns());
+            for (&id, out) in ids.try_as_plain_ram()?.as_slice::<i64>()?.iter().zip(rows) {
+                let row = usize::try_from(id).ok().filter(|&row| row < table.rows());
+                let row = row.with_context(|| format!("token {id} of {}", table.rows()))?;
+                table.dequantise_row(row, out);
+            }
+        }
+        Ok(tvec![out.into_tvalue()])
+    }
+}
+
+impl TypedOp for Embedding {
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        ensure!(inputs.len() == 1, "{} inputs, not 1", inputs.len());
+        ensure!(
+            inputs[0].datum_type == i64::datum_type(),
+            "token ids are not i64"
+        );
+        let mut shape: TVec<TDim> = inputs[0].shape.to_tvec();
+        shape.push(self.table.columns.to_dim());
+        Ok(tvec![f32::fact(shape)])
+    }
+
+    as_op!();
+}

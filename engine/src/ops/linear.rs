@@ -1,0 +1,131 @@
+//! `com.microsoft.MatMulNBits` over weights in the mapped data file.
+
+use std::sync::Arc;
+
+use tract_onnx::model::ParsingContext;
+use tract_onnx::pb::NodeProto;
+use tract_onnx::tract_core::internal::*;
+use tract_onnx::tract_hir::internal::*;
+
+use super::attributes::Q4Weights;
+use super::runtime::{Link, Runtime};
+use crate::kernels::activations::Activations;
+use crate::kernels::linear::{Output, linear};
+use crate::threads::share;
+
+/// Rows of W that are worth handing to another thread.
+const LEAST_ROWS: usize = 16;
+
+/// `y = x Wᵀ`: f32 `[.., K]` to f32 `[.., N]`, W 4-bit `[N, K]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Linear {
+    weights: Q4Weights,
+    runtime: Link,
+}
+
+pub(super) fn parse(
+    _: &ParsingContext<'_>,
+    node: &NodeProto,
+) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
+    let bits = node.get_attr_opt::<i64>("bits")?.unwrap_or(4);
+    let block_size: i64 = node.get_attr("block_size")?;
+    ensure!(
+        bits == 4 && block_size == 32,
+        "MatMulNBits of {bits} bits in blocks of {block_size}: only 4 bits in blocks of 32 run"
+    );
+    let (rows, columns) = (node.get_attr("N")?, node.get_attr("K")?);
+    let op = Linear {
+        weights: Q4Weights::read(node, rows, columns)?,
+        runtime: Link::default(),
+    };
+    let rules: for<'r, 'p, 's> fn(
+        &'s dyn Op,
+        &mut Solver<'r>,
+        &'p [TensorProxy],
+        &'p [TensorProxy],
+    ) -> InferenceResult = |_, s, inputs, outputs| {
+        s.equals(&outputs[0].datum_type, &inputs[0].datum_type)?;
+        s.equals(&outputs[0].rank, &inputs[0].rank)
+    };
+    Ok((inference_wrap(op, 1, rules), vec![]))
+}
+
+impl Linear {
+    pub(super) fn bind(&mut self, runtime: &Arc<Runtime>) -> TractResult<()> {
+        self.weights.view(&runtime.mapping)?;
+        self.runtime.bind(runtime);
+        Ok(())
+    }
+}
+
+impl Op for Linear {
+    fn name(&self) -> StaticName {
+        "ChaskiLinear".into()
+    }
+
+    fn info(&self) -> TractResult<Vec<String>> {
+        let Q4Weights { rows, columns, .. } = self.weights;
+        Ok(vec![format!("4-bit weights {rows} x {columns}")])
+    }
+
+    op_as_typed_op!();
+}
+
+impl EvalOp for Linear {
+    op_out_of_plan!();
+
+    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let x = args_1!(inputs);
+        let runtime = self.runtime.get()?;
+        let weights = self.weights.view(&runtime.mapping)?;
+        let (n, k) = (weights.rows(), weights.columns());
+        let mut shape: TVec<usize> = x.shape().into();
+        ensure!(
+            shape.last() == Some(&k),
+            "input {shape:?} where [.., {k}] is due"
+        );
+        if let Some(last) = shape.last_mut() {
+            *last = n;
+        }
+        let activations = Activations::new(x.try_as_plain_ram()?.as_slice::<f32>()?, k);
+        let mut y = Tensor::zero::<f32>(&shape)?;
+        {
+            let mut plain = y.try_as_plain_ram_mut()?;
+            let y = plain.as_slice_mut::<f32>()?;
+            let output = Output::new(y, n);
+            let team = &runtime.team;
+            let parts = team.parts(n.div_ceil(LEAST_ROWS));
+            team.run(parts, &|part| {
+                let rows = share(n, parts, part);
+                // SAFETY: `y` is `[activations.rows(), n]`, outlives `run`, and
+                // the shares are disjoint.
+                unsafe { linear(runtime.backend, &weights, &activations, rows, output) };
+            });
+        }
+        Ok(tvec![y.into_tvalue()])
+    }
+}
+
+impl TypedOp for Linear {
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        ensure!(inputs.len() == 1, "{} inputs, not 1", inputs.len());
+        ensure!(
+            inputs[0].datum_type == f32::datum_type(),
+            "input is not f32"
+        );
+        let mut shape = inputs[0].shape.clone();
+        let last = inputs[0]
+            .rank()
+            .checked_sub(1)
+            .context("input is a scalar")?;
+        ensure!(
+            shape[last] == self.weights.columns.to_dim(),
+            "input {shape:?} where [.., {}] is due",
+            self.weights.columns
+        );
+        shape.set(last, self.weights.rows.to_dim());
+        Ok(tvec![f32::fact(shape)])
+    }
+
+    as_op!();
+}

@@ -1,0 +1,47 @@
+//! Our operators inside tract's graph.
+//!
+//! They replace the `com.microsoft` operators of the model folder's graph where
+//! tract's own parsers copy weights or caches. Their parsers are registered by
+//! [`register`]; the weights are attributes that [`crate::graph`] writes into
+//! the nodes (places in the data file), and [`bind`] gives every operator the
+//! mapped file and the threads before the model runs.
+
+mod attention;
+mod attributes;
+mod embedding;
+mod linear;
+mod runtime;
+
+use tract_onnx::Onnx;
+use tract_onnx::prelude::*;
+use tract_onnx::tract_core::internal::*;
+
+pub(crate) use attention::AttentionState;
+pub(crate) use attributes::{COS, QUANTS, SCALES, SIN, ZERO_POINTS};
+pub(crate) use runtime::Runtime;
+
+/// Registers the parsers of our operators, in place of tract's.
+pub(crate) fn register(onnx: &mut Onnx) {
+    let register = &mut onnx.op_register;
+    register.insert("MatMulNBits", linear::parse);
+    register.insert("GatherBlockQuantized", embedding::parse);
+    register.insert("GroupQueryAttention", attention::parse);
+}
+
+/// Gives every operator of ours what it runs on, and checks that its weights
+/// are in the file.
+pub(crate) fn bind(model: &mut TypedModel, runtime: &std::sync::Arc<Runtime>) -> TractResult<()> {
+    for node in &mut model.nodes {
+        let bound = if let Some(op) = node.op_as_mut::<linear::Linear>() {
+            op.bind(runtime)
+        } else if let Some(op) = node.op_as_mut::<embedding::Embedding>() {
+            op.bind(runtime)
+        } else if let Some(op) = node.op_as_mut::<attention::Attention>() {
+            op.bind(runtime)
+        } else {
+            Ok(())
+        };
+        bound.with_context(|| format!("node {}", node.name))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,262 @@
+//! A team of threads that share the work of one operator.
+//!
+//! A token takes hundreds of operators of some 20 µs each, so a worker waits
+//! for the next one spinning, and parks only when none comes for a while.
+
+use std::cell::UnsafeCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+/// Rounds of spinning before a worker parks, or a caller gives its core away:
+/// some tens of microseconds.
+const SPINS: usize = 2_000;
+
+/// What is run for each part, with the part's index.
+type Job = *const (dyn Fn(usize) + Sync);
+
+struct Shared {
+    /// Written by `run` before it opens the tickets, read by whoever claimed one.
+    job: UnsafeCell<Option<Job>>,
+    /// The current job's number in the high half, its unclaimed parts in the low
+    /// one: a part is claimed by lowering it.
+    tickets: AtomicU64,
+    /// Parts of the job that have not ended.
+    pending: AtomicUsize,
+    panicked: AtomicBool,
+    stop: AtomicBool,
+}
+
+const PARTS_MASK: u64 = u32::MAX as u64;
+
+// SAFETY: `job` is written only while no part is claimed or claimable (`pending`
+// and the low half of `tickets` are 0), and read only between the claim of a
+// part and the fall of `pending` for it; the atomics order the accesses.
+unsafe impl Sync for Shared {}
+// SAFETY: the job pointer is to a Sync closure that outlives its use, see `run`.
+unsafe impl Send for Shared {}
+
+impl Shared {
+    /// Claims parts of the open job and runs them until none is left; whether
+    /// there was any.
+    fn help(&self) -> bool {
+        let mut helped = false;
+        loop {
+            let tickets = self.tickets.load(Ordering::Acquire);
+            let left = tickets & PARTS_MASK;
+            if left == 0 {
+                return helped;
+            }
+            // Acquire: the job written before the tickets were opened is seen.
+            let claim = self.tickets.compare_exchange_weak(
+                tickets,
+                tickets - 1,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            );
+            if claim.is_err() {
+                continue;
+            }
+            helped = true;
+            // SAFETY: this part is claimed and still pending, so `run` waits
+            // and the job it wrote stays.
+            let job = unsafe { (*self.job.get()).map(|job| &*job) };
+            if let Some(job) = job
+                && catch_unwind(AssertUnwindSafe(|| job(left as usize - 1))).is_err()
+            {
+                self.panicked.store(true, Ordering::Relaxed);
+            }
+            self.pending.fetch_sub(1, Ordering::Release);
+        }
+    }
+}
+
+/// A caller and `size - 1` workers.
+pub(crate) struct Team {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    /// One job at a time, whoever asks.
+    turn: Mutex<()>,
+}
+
+impl Team {
+    /// Starts `size - 1` workers; 0 counts as 1.
+    pub(crate) fn new(size: usize) -> std::io::Result<Self> {
+        let mut team = Self {
+            shared: Arc::new(Shared {
+                job: UnsafeCell::new(None),
+                tickets: AtomicU64::new(0),
+                pending: AtomicUsize::new(0),
+                panicked: AtomicBool::new(false),
+                stop: AtomicBool::new(false),
+            }),
+            workers: Vec::new(),
+            turn: Mutex::new(()),
+        };
+        for index in 1..size {
+            let shared = Arc::clone(&team.shared);
+            let worker = std::thread::Builder::new().name(format!("chaski-{index}"));
+            // On failure the drop of `team` ends those already started.
+            team.workers.push(worker.spawn(move || work(&shared))?);
+        }
+        Ok(team)
+    }
+
+    /// Members, the caller included.
+    pub(crate) fn size(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Into how many parts to cut work of `items`: several for each member, so
+    /// that one that lost its core to another program does not hold up the rest.
+    pub(crate) fn parts(&self, items: usize) -> usize {
+        let wanted = if self.workers.is_empty() {
+            1
+        } else {
+            4 * self.size()
+        };
+        wanted.min(items.max(1))
+    }
+
+    /// Runs `job(part)` for every part below `parts`, on whichever member is
+    /// free, and returns when all have ended. A panic in any of them panics
+    /// here. `job` must not call `run` itself.
+    pub(crate) fn run(&self, parts: usize, job: &(dyn Fn(usize) + Sync)) {
+        if self.workers.is_empty() || parts <= 1 {
+            return (0..parts).for_each(job);
+        }
+        assert!(parts as u64 <= PARTS_MASK, "too many parts");
+        // A panic of an earlier job leaves nothing half done in the team.
+        let _turn = self.turn.lock().unwrap_or_else(|e| e.into_inner());
+        let shared = &*self.shared;
+        // SAFETY: only the lifetime is changed: this function returns (or
+        // unwinds) only after every part has ended, and only a part's claim
+        // leads to the pointer.
+        let job = unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), Job>(job) };
+        shared.pending.store(parts, Ordering::Relaxed);
+        // SAFETY: no part is claimed or claimable until the tickets are opened.
+        unsafe { *shared.job.get() = Some(job) };
+        let number = (shared.tickets.load(Ordering::Relaxed) | PARTS_MASK).wrapping_add(1);
+        shared
+            .tickets
+            .store(number | parts as u64, Ordering::Release);
+        for worker in &self.workers {
+            worker.thread().unpark();
+        }
+        shared.help();
+        let mut spins = 0;
+        while shared.pending.load(Ordering::Acquire) != 0 {
+            spins += 1;
+            if spins < SPINS {
+                std::hint::spin_loop();
+            } else {
+                // A worker with a part has lost its core: give it ours.
+                std::thread::yield_now();
+            }
+        }
+        if shared.panicked.swap(false, Ordering::Relaxed) {
+            resume_unwind(Box::new("a thread of the engine panicked"));
+        }
+    }
+}
+
+impl Drop for Team {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        for worker in &self.workers {
+            worker.thread().unpark();
+        }
+        for worker in self.workers.drain(..) {
+            // A worker catches the panics of its jobs: joining cannot fail.
+            let _ = worker.join();
+        }
+    }
+}
+
+fn work(shared: &Shared) {
+    let mut spins = 0;
+    while !shared.stop.load(Ordering::Acquire) {
+        if shared.help() {
+            spins = 0;
+        } else if spins < SPINS {
+            spins += 1;
+            std::hint::spin_loop();
+        } else {
+            // `run` unparks after it has opened the tickets, so no job is missed.
+            std::thread::park();
+            spins = 0;
+        }
+    }
+}
+
+/// The `index`th of `parts` nearly equal ranges of `0..total`.
+pub(crate) fn share(total: usize, parts: usize, index: usize) -> std::ops::Range<usize> {
+    total * index / parts..total * (index + 1) / parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_part_runs_once() {
+        for size in [1, 2, 5] {
+            let team = Team::new(size).unwrap();
+            assert_eq!(team.size(), size);
+            for parts in [0, 1, 2, 7, 40] {
+                let counts: Vec<AtomicUsize> = (0..parts).map(|_| AtomicUsize::new(0)).collect();
+                for round in 1..=200 {
+                    team.run(parts, &|part| {
+                        counts[part].fetch_add(1, Ordering::Relaxed);
+                    });
+                    assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == round));
+                    if round % 100 == 0 {
+                        // Long enough for the workers to park.
+                        std::thread::sleep(std::time::Duration::from_millis(5));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_team_goes_on() {
+        let team = Team::new(3).unwrap();
+        for guilty in 0..6 {
+            let job = |part| assert!(part != guilty, "as planned");
+            assert!(catch_unwind(AssertUnwindSafe(|| team.run(6, &job))).is_err());
+        }
+        let count = AtomicUsize::new(0);
+        team.run(9, &|_| {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        assert_eq!(count.into_inner(), 9);
+    }
+
+    #[test]
+    fn callers_take_turns() {
+        let team = Team::new(2).unwrap();
+        let count = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        team.run(5, &|_| {
+                            count.fetch_add(1, Ordering::Relaxed);
+                        });
+                    }
+                });
+            }
+        });
+        assert_eq!(count.into_inner(), 4 * 200 * 5);
+    }
+
+    #[test]
+    fn shares_cover_all_once() {
+        for (total, parts) in [(0, 3), (1, 3), (10, 3), (576, 4)] {
+            let all: Vec<usize> = (0..parts).flat_map(|i| share(total, parts, i)).collect();
+            assert_eq!(all, (0..total).collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! `chaski-quantize`: from a Llama's weights to a 4-bit model folder.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::Context;
+use chaski_quantize::progress::{Progress, ProgressDisplay, Silent};
+use chaski_quantize::{Options, Scheme, quantise};
+use clap::{Parser, ValueEnum};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+/// Turn a Llama into a 4-bit model folder for chaskid and ONNX Runtime.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// A Hugging Face folder, one of its .safetensors files, or a .gguf file.
+    input: PathBuf,
+
+    /// The model folder to write: whole, or not at all.
+    #[arg(short, long, value_name = "FOLDER")]
+    output: PathBuf,
+
+    /// How zero points are chosen.
+    #[arg(long, value_enum, default_value_t = SchemeArgument::Auto)]
+    scheme: SchemeArgument,
+
+    /// Cap the context length to so many tokens (default: the model's own).
+    #[arg(long, value_name = "TOKENS")]
+    context: Option<usize>,
+
+    /// Threads that quantise (default: one per processor).
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+
+    /// Replace a model folder that is there already.
+    #[arg(long)]
+    force: bool,
+
+    /// Show neither progress nor summary.
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SchemeArgument {
+    /// Take over Q4_0 and Q4_1 tensors as they are; of the others, embedding
+    /// and head asymmetric, the rest symmetric.
+    Auto,
+    /// Zero point 8 everywhere: the smallest and fastest.
+    Symmetric,
+    /// An integer zero point per block: 3 % larger, closer to the source.
+    Asymmetric,
+}
+
+impl From<SchemeArgument> for Scheme {
+    fn from(argument: SchemeArgument) -> Self {
+        match argument {
+            SchemeArgument::Auto => Self::Auto,
+            SchemeArgument::Symmetric => Self::Symmetric,
+            SchemeArgument::Asymmetric => Self::Asymmetric,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("chaski-quantize: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let interrupt = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(&interrupt))
+            .context("cannot listen for signals")?;
+    }
+    if let Some(threads) = arguments.threads {
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build_global()
+            .context("cannot start threads")?;
+    }
+    let options = Options {
+        scheme: arguments.scheme.into(),
+        context_length: arguments.context,
+        force: arguments.force,
+        interrupt: Some(interrupt),
+    };
+    let mut progress: Box<dyn Progress> = if arguments.quiet {
+        Box::new(Silent)
+    } else {
+        Box::new(ProgressDisplay::new())
+    };
+    let summary = quantise(
+        &arguments.input,
+        &arguments.output,
+        &options,
+        progress.as_mut(),
+    )?;
+    if !arguments.quiet {
+        println!("{summary}");
+    }
+    Ok(())
+}

@@ -1,0 +1,59 @@
+"""The cross-compiled `chaski` gives the same greedy tokens on aarch64 as here.
+
+Under `-cpu cortex-a72` qemu has no dot product instructions and no f16
+arithmetic, as a Raspberry Pi 4; `-cpu max` has all that qemu knows.
+"""
+
+import random
+import shutil
+
+import pytest
+
+from tools import engine, llama
+from tools.programs import AARCH64, release_program, run
+from tools.prompts import CHAT, RAW
+
+SYSROOT = "/usr/aarch64-linux-gnu"
+"""Where Debian's libc6-arm64-cross has the loader and the C library."""
+
+
+@pytest.fixture(params=["cortex-a72", "max"])
+def emulator(request) -> list[str]:
+    qemu = shutil.which("qemu-aarch64-static")
+    assert qemu, "qemu-aarch64-static is missing: apt-get install qemu-user-static"
+    return [qemu, "-L", SYSROOT, "-cpu", request.param]
+
+
+@pytest.fixture(scope="module")
+def cross_chaski():
+    return release_program("chaski", AARCH64)
+
+
+@pytest.fixture(scope="module")
+def small_folder(chaski_quantize, tmp_path_factory):
+    place = tmp_path_factory.mktemp("aarch64")
+    llama.make(llama.Llama("small", hidden=128, intermediate=256, heads=8), place / "source")
+    run(chaski_quantize, place / "source", "-o", place / "model")
+    return place / "model"
+
+
+def assert_same_tokens(native, cross, emulator, folder, prompts, tokens, timeout=600):
+    here = engine.generate(native, folder, prompts, tokens)
+    there = engine.generate(
+        cross, folder, prompts, tokens, emulator=emulator, timeout=timeout
+    )
+    for ours, emulated in zip(here, there, strict=True):
+        assert ours["prompt_tokens"] == emulated["prompt_tokens"]
+        assert ours["tokens"] == emulated["tokens"]
+        assert ours["text"] == emulated["text"]
+
+
+def test_small_llama(chaski, cross_chaski, emulator, small_folder):
+    dice = random.Random(4)
+    prompts = [dice.choices(range(llama.VOCAB_SIZE), k=length) for length in (1, 17, 200)]
+    assert_same_tokens(chaski, cross_chaski, emulator, small_folder, prompts, 32)
+
+
+def test_smollm2(chaski, cross_chaski, emulator, smollm2_folder):
+    prompts = [{"chat": CHAT[0]}, {"prompt": RAW[1]}]
+    assert_same_tokens(chaski, cross_chaski, emulator, smollm2_folder, prompts, 8, timeout=900)
