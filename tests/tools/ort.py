@@ -9,11 +9,15 @@ import onnxruntime
 
 
 class OrtModel:
-    """A session of ONNX Runtime on the CPU and the shape of its KV cache."""
+    """A session of ONNX Runtime on the CPU and the shape of its KV cache.
 
-    def __init__(self, folder: Path, threads: int = 0):
+    With one thread: several wait for each other after every operator, which on
+    a machine that has other work to do takes many times as long.
+    """
+
+    def __init__(self, folder: Path):
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(
             str(Path(folder) / "model.onnx"), options, providers=["CPUExecutionProvider"]
         )

@@ -1,0 +1,353 @@
+//! Sessions on a small random Llama: the KV cache, chunks, limits, the
+//! generation loop. (That the numbers are right is for the parity tests.)
+
+mod support;
+
+use std::ops::ControlFlow;
+
+use chaski_engine::{
+    Backend, ChatInput, EngineError, FinishReason, GenerateOptions, LoadOptions, Model, Piece, Sink,
+};
+use support::{CONTEXT, EOS, Folder, VOCAB_SIZE};
+
+fn load(folder: &Folder, change: impl FnOnce(&mut LoadOptions)) -> Model {
+    let mut options = LoadOptions {
+        threads: Some(2),
+        ..LoadOptions::default()
+    };
+    change(&mut options);
+    Model::load(&folder.path(), &options).expect("the folder loads")
+}
+
+fn prompt(len: usize) -> Vec<u32> {
+    (0..len as u32).map(|i| 2 + i * 37 % 256).collect()
+}
+
+fn close(a: &[f32], b: &[f32]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-3)
+}
+
+fn quiet(_: Piece<'_>) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+fn greedy(max_tokens: usize) -> GenerateOptions {
+    GenerateOptions {
+        max_tokens: Some(max_tokens),
+        ignore_eos: true,
+        ..GenerateOptions::default()
+    }
+}
+
+#[test]
+fn chunks_threads_and_backends_do_not_change_the_logits() {
+    let folder = Folder::random();
+    let ids = prompt(40);
+    let whole = load(&folder, |o| o.prefill_chunk = 64);
+    let expected = whole.session().unwrap().prefill(&ids).unwrap().to_vec();
+    assert_eq!(expected.len(), VOCAB_SIZE);
+    assert!(
+        expected.iter().any(|&l| l != expected[0]),
+        "all logits are one"
+    );
+    for chunk in [1, 7, 39, 40] {
+        for threads in [1, 3] {
+            let model = load(&folder, |o| {
+                o.prefill_chunk = chunk;
+                o.threads = Some(threads);
+            });
+            let logits = model.session().unwrap().prefill(&ids).unwrap().to_vec();
+            assert!(
+                close(&logits, &expected),
+                "chunks of {chunk}, {threads} threads"
+            );
+        }
+    }
+    for backend in Backend::available() {
+        let model = load(&folder, |o| o.backend = Some(backend));
+        assert_eq!(model.kernel_backend(), backend.name());
+        let logits = model.session().unwrap().prefill(&ids).unwrap().to_vec();
+        assert!(close(&logits, &expected), "{backend:?}");
+    }
+}
+
+#[test]
+fn truncation_forgets_what_came_after() {
+    let folder = Folder::random();
+    let model = load(&folder, |_| {});
+    let ids = prompt(12);
+    let mut session = model.session().unwrap();
+    session.prefill(&ids[..6]).unwrap();
+    let expected = session.decode(9).unwrap().to_vec();
+    assert_eq!(session.position(), 7);
+    session.prefill(&ids[6..]).unwrap();
+    session.truncate(6);
+    assert_eq!(session.position(), 6);
+    assert!(close(session.decode(9).unwrap(), &expected));
+    // Another session on the same model has a cache of its own.
+    let mut other = model.session().unwrap();
+    other.prefill(&prompt(3)).unwrap();
+    session.truncate(6);
+    assert!(close(session.decode(9).unwrap(), &expected));
+}
+
+#[test]
+fn a_prompt_that_goes_on_costs_only_its_new_tokens() {
+    let folder = Folder::random();
+    let model = load(&folder, |_| {});
+    let mut session = model.session().unwrap();
+    let first = session
+        .generate(&prompt(10), &greedy(5), &mut quiet)
+        .unwrap();
+    assert_eq!(
+        (first.timings.cached_tokens, first.timings.prefill_tokens),
+        (0, 10)
+    );
+    assert_eq!((first.timings.decode_tokens, first.tokens.len()), (5, 5));
+
+    let mut next = prompt(10);
+    next.extend(&first.tokens);
+    next.extend([7, 8]);
+    let reused = session.generate(&next, &greedy(5), &mut quiet).unwrap();
+    // The last sampled token was never computed.
+    assert_eq!(
+        (reused.timings.cached_tokens, reused.timings.prefill_tokens),
+        (14, 3)
+    );
+    let fresh = model
+        .session()
+        .unwrap()
+        .generate(&next, &greedy(5), &mut quiet)
+        .unwrap();
+    assert_eq!(reused.tokens, fresh.tokens);
+
+    // The same prompt again: its last token is computed for its logits.
+    let again = session
+        .generate(&prompt(10), &greedy(5), &mut quiet)
+        .unwrap();
+    assert_eq!(
+        (again.timings.cached_tokens, again.timings.prefill_tokens),
+        (9, 1)
+    );
+    assert_eq!(again.tokens, first.tokens);
+}
+
+#[test]
+fn pieces_make_up_the_text() {
+    let folder = Folder::random();
+    let model = load(&folder, |_| {});
+    let mut text = String::new();
+    let mut collect = |piece: Piece<'_>| {
+        text.push_str(piece.text);
+        ControlFlow::Continue(())
+    };
+    let mut options = greedy(40);
+    options.sampling.temperature = 1.0;
+    options.sampling.seed = Some(5);
+    let done = model
+        .session()
+        .unwrap()
+        .generate(&prompt(4), &options, &mut collect)
+        .unwrap();
+    assert_eq!(done.finish_reason, FinishReason::Length);
+    assert_eq!(text, done.text);
+    assert_eq!(done.text, model.decode(&done.tokens, true).unwrap());
+    let again = model
+        .session()
+        .unwrap()
+        .generate(&prompt(4), &options, &mut quiet)
+        .unwrap();
+    assert_eq!(again.tokens, done.tokens, "the same seed");
+
+    // A stop string out of the middle: the text ends before it.
+    let middle: String = done.text.chars().skip(9).take(3).collect();
+    let before = &done.text[..done.text.find(&middle).unwrap()];
+    options.stop = vec![middle];
+    let stopped = model
+        .session()
+        .unwrap()
+        .generate(&prompt(4), &options, &mut quiet)
+        .unwrap();
+    assert_eq!(stopped.finish_reason, FinishReason::Stop);
+    assert_eq!(stopped.text, before);
+}
+
+#[test]
+fn the_end_of_sequence_token_ends_and_is_not_text() {
+    let folder = Folder::random();
+    let model = load(&folder, |_| {});
+    // Random weights: some seed draws the token soon.
+    let ended = (0..200).find_map(|seed| {
+        let mut options = greedy(40);
+        options.ignore_eos = false;
+        options.sampling.temperature = 3.0;
+        options.sampling.seed = Some(seed);
+        let mut session = model.session().unwrap();
+        let done = session.generate(&prompt(3), &options, &mut quiet).unwrap();
+        (done.finish_reason == FinishReason::Stop).then_some(done)
+    });
+    let done = ended.expect("one of 200 generations draws the token");
+    assert!(!done.tokens.contains(&EOS));
+    assert_eq!(done.timings.decode_tokens, done.tokens.len() + 1);
+}
+
+#[test]
+fn a_sink_can_end_it_at_any_time() {
+    struct StopsInPrefill(usize);
+    impl Sink for StopsInPrefill {
+        fn piece(&mut self, _: Piece<'_>) -> ControlFlow<()> {
+            panic!("no token is due")
+        }
+        fn prefill_progress(&mut self, done: usize, total: usize) -> ControlFlow<()> {
+            assert_eq!(total, 30);
+            self.0 = done;
+            ControlFlow::Break(())
+        }
+    }
+    let folder = Folder::random();
+    let model = load(&folder, |o| o.prefill_chunk = 8);
+    let mut session = model.session().unwrap();
+    let mut sink = StopsInPrefill(0);
+    let done = session
+        .generate(&prompt(30), &greedy(5), &mut sink)
+        .unwrap();
+    assert_eq!((sink.0, done.finish_reason), (8, FinishReason::Cancelled));
+    assert!(done.tokens.is_empty());
+
+    let mut pieces = 0;
+    let mut third = |_: Piece<'_>| {
+        pieces += 1;
+        if pieces == 3 {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    };
+    let done = session
+        .generate(&prompt(30), &greedy(9), &mut third)
+        .unwrap();
+    assert_eq!(
+        (done.tokens.len(), done.finish_reason),
+        (3, FinishReason::Cancelled)
+    );
+    // What the cancelled prefill computed was still there.
+    assert_eq!(done.timings.cached_tokens, 8);
+}
+
+#[test]
+fn the_context_is_a_limit_and_not_a_fault() {
+    let folder = Folder::random();
+    let model = load(&folder, |o| o.context_length = Some(16));
+    let mut session = model.session().unwrap();
+    let done = session
+        .generate(&prompt(10), &greedy(100), &mut quiet)
+        .unwrap();
+    assert_eq!(
+        (done.tokens.len(), done.finish_reason),
+        (6, FinishReason::Length)
+    );
+    let error = session
+        .generate(&prompt(16), &greedy(1), &mut quiet)
+        .unwrap_err();
+    assert!(matches!(
+        error,
+        EngineError::ContextOverflow {
+            needed: 17,
+            context_length: 16
+        }
+    ));
+    session.truncate(0);
+    session.prefill(&prompt(16)).unwrap();
+    assert!(matches!(
+        session.decode(3),
+        Err(EngineError::ContextOverflow { .. })
+    ));
+    assert_eq!(session.position(), 16);
+}
+
+#[test]
+fn bad_input_is_an_error() {
+    let folder = Folder::random();
+    let model = load(&folder, |_| {});
+    let mut session = model.session().unwrap();
+    assert!(matches!(
+        session.prefill(&[]),
+        Err(EngineError::EmptyPrompt)
+    ));
+    let unknown = VOCAB_SIZE as u32;
+    let error = session.prefill(&[3, unknown]).unwrap_err();
+    assert!(matches!(error, EngineError::UnknownToken { id, .. } if id == unknown));
+    let mut options = greedy(1);
+    options.sampling.top_p = 7.0;
+    let error = session
+        .generate(&prompt(2), &options, &mut quiet)
+        .unwrap_err();
+    assert!(error.to_string().contains("top_p"), "{error}");
+    assert!(session.prefill(&prompt(2)).is_ok(), "the session goes on");
+
+    for (change, expected) in [
+        (
+            LoadOptions {
+                context_length: Some(CONTEXT + 1),
+                ..Default::default()
+            },
+            "1 to 64",
+        ),
+        (
+            LoadOptions {
+                threads: Some(0),
+                ..Default::default()
+            },
+            "0 threads",
+        ),
+        (
+            LoadOptions {
+                prefill_chunk: 0,
+                ..Default::default()
+            },
+            "prefill chunk",
+        ),
+    ] {
+        let error = Model::load(&folder.path(), &change)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    let prompt = model.chat_prompt(&ChatInput {
+        messages: serde_json::json!([{"role": "user", "content": "hi"}]),
+        ..ChatInput::default()
+    });
+    assert_eq!(prompt.unwrap(), "user:hi;");
+}
+
+#[test]
+fn a_damaged_folder_names_the_file() {
+    let spoil: [(&str, fn(Vec<u8>) -> Vec<u8>); 4] = [
+        ("model.onnx.data", |b| b[..b.len() - 1].to_vec()),
+        ("model.onnx", |b| b[..b.len() / 2].to_vec()),
+        ("tokenizer.json", |_| b"{}".to_vec()),
+        ("chaski.json", |_| b"[]".to_vec()),
+    ];
+    for (name, spoil) in spoil {
+        let folder = Folder::random();
+        let file = folder.path().join(name);
+        let bytes = std::fs::read(&file).unwrap();
+        std::fs::write(&file, spoil(bytes)).unwrap();
+        let error = Model::load(&folder.path(), &LoadOptions::default()).unwrap_err();
+        assert!(error.to_string().contains(name), "{name}: {error}");
+        assert!(chaski_engine::verify(&folder.path()).is_err(), "{name}");
+    }
+    let folder = Folder::random();
+    chaski_engine::verify(&folder.path()).unwrap();
+    let file = folder.path().join("model.onnx.data");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[5000] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let error = chaski_engine::verify(&folder.path())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("model.onnx.data") && error.contains("SHA-256"),
+        "{error}"
+    );
+}
