@@ -93,7 +93,8 @@ impl SamplingArgs {
 #[serde(rename_all = "lowercase")]
 enum Prompt {
     Ids(Vec<u32>),
-    Prompt(String),
+    #[serde(rename = "prompt")]
+    Text(String),
     Chat(String),
 }
 
@@ -101,7 +102,7 @@ impl Prompt {
     fn tokens(self, model: &Model) -> Result<Vec<u32>> {
         Ok(match self {
             Self::Ids(ids) => ids,
-            Self::Prompt(text) => model.encode(&text, true)?,
+            Self::Text(text) => model.encode(&text, true)?,
             Self::Chat(text) => {
                 let prompt = model.chat_prompt(&ChatInput {
                     messages: serde_json::json!([{ "role": "user", "content": text }]),
@@ -168,7 +169,7 @@ pub fn run(args: Args) -> Result<()> {
     };
     let prompt = match (args.input.prompt, args.input.chat) {
         _ if args.input.batch => return batch(&model, &mut session, &options),
-        (Some(text), _) => Prompt::Prompt(text),
+        (Some(text), _) => Prompt::Text(text),
         (_, Some(text)) => Prompt::Chat(text),
         _ => Prompt::Ids(args.input.ids),
     };
@@ -276,7 +277,7 @@ mod tests {
         );
         assert_eq!(
             parse(r#"{"prompt":"once"}"#).ok(),
-            Some(Prompt::Prompt("once".to_owned()))
+            Some(Prompt::Text("once".to_owned()))
         );
         assert!(parse(r#"{"ids":[-1]}"#).is_err());
         assert!(parse(r#"{"ids":[1],"chat":"x"}"#).is_err());

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use chaski_engine::{LoadOptions, Model};
+use chaski_engine::{Backend, LoadOptions, Model};
 
 /// Where the model is and how to load it.
 #[derive(Clone, Debug, clap::Args)]
@@ -20,20 +20,32 @@ pub struct ModelOptions {
     /// Prompt tokens computed at once [default: 128]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub prefill_chunk: Option<usize>,
+    /// Kernels to compute with [default: the fastest that this processor has]
+    #[arg(long, value_name = "NAME", value_parser = backend)]
+    pub backend: Option<Backend>,
 }
 
 impl ModelOptions {
     /// Loads the model.
     pub fn load(&self) -> Result<Model> {
-        let mut options = LoadOptions::default();
-        options.threads = self.threads;
-        options.context_length = self.context_length;
-        if let Some(chunk) = self.prefill_chunk {
-            options.prefill_chunk = chunk;
-        }
+        let defaults = LoadOptions::default();
+        let options = LoadOptions {
+            threads: self.threads,
+            context_length: self.context_length,
+            prefill_chunk: self.prefill_chunk.unwrap_or(defaults.prefill_chunk),
+            backend: self.backend,
+        };
         Model::load(&self.model, &options)
             .with_context(|| format!("cannot load the model in {}", self.model.display()))
     }
+}
+
+/// A backend by its name.
+pub fn backend(name: &str) -> Result<Backend, String> {
+    Backend::by_name(name).ok_or_else(|| {
+        let names: Vec<_> = Backend::available().iter().map(|b| b.name()).collect();
+        format!("this processor has: {}", names.join(", "))
+    })
 }
 
 /// A count that is not zero.
@@ -48,6 +60,13 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn backends_by_name() {
+        assert_eq!(backend("scalar").map(Backend::name), Ok("scalar"));
+        let error = backend("abacus").expect_err("there is none");
+        assert!(error.contains("scalar"), "{error}");
+    }
 
     #[test]
     fn counts_are_whole_and_not_zero() {

@@ -18,16 +18,20 @@
 //! # Ok::<(), chaski_engine::EngineError>(())
 //! ```
 
+#![deny(unsafe_code)]
+
 mod error;
 mod folder;
 mod generate;
 mod graph;
+#[allow(unsafe_code)]
 mod kernels;
 mod model;
 mod ops;
 mod sampling;
 mod session;
 mod text;
+#[allow(unsafe_code)]
 mod threads;
 
 pub use error::EngineError;
@@ -37,6 +41,6 @@ pub use folder::{
 pub use generate::{FinishReason, GenerateOptions, Generated, Piece, Sink, Timings};
 pub use kernels::Backend;
 pub use model::{LoadOptions, Model};
-pub use sampling::SamplingOptions;
+pub use sampling::{SamplingError, SamplingOptions};
 pub use session::Session;
 pub use text::ChatInput;

@@ -322,7 +322,8 @@ fn bad_input_is_an_error() {
 
 #[test]
 fn a_damaged_folder_names_the_file() {
-    let spoil: [(&str, fn(Vec<u8>) -> Vec<u8>); 4] = [
+    type Spoil = fn(Vec<u8>) -> Vec<u8>;
+    let spoil: [(&str, Spoil); 4] = [
         ("model.onnx.data", |b| b[..b.len() - 1].to_vec()),
         ("model.onnx", |b| b[..b.len() / 2].to_vec()),
         ("tokenizer.json", |_| b"{}".to_vec()),

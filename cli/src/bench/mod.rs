@@ -14,13 +14,13 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use chaski_engine::{GenerateOptions, LoadOptions, Model, Piece, Session};
+use chaski_engine::{Backend, GenerateOptions, LoadOptions, Model, Piece, Session};
 use serde::Serialize;
 
 use self::machine::Machine;
 use self::memory::{Memory, human};
 use self::table::{Measured, Table};
-use crate::model_options::at_least_one;
+use crate::model_options::{at_least_one, backend};
 
 /// Arguments of `chaski bench`.
 #[derive(Debug, clap::Args)]
@@ -43,6 +43,9 @@ pub struct Args {
     /// Prompt tokens computed at once [default: 128]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     prefill_chunk: Option<usize>,
+    /// Kernels to compute with [default: the fastest that this processor has]
+    #[arg(long, value_name = "NAME", value_parser = backend)]
+    backend: Option<Backend>,
     /// Write the report as JSON to this file; `-`: to standard output, in the table's place
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -126,12 +129,13 @@ fn load(args: &Args, threads: Option<usize>) -> Result<Model> {
         .max()
         .unwrap_or(0)
         .saturating_add(1);
-    let mut options = LoadOptions::default();
-    options.threads = threads;
-    options.context_length = (needed > 4096).then_some(needed);
-    if let Some(chunk) = args.prefill_chunk {
-        options.prefill_chunk = chunk;
-    }
+    let defaults = LoadOptions::default();
+    let options = LoadOptions {
+        threads,
+        context_length: (needed > 4096).then_some(needed),
+        prefill_chunk: args.prefill_chunk.unwrap_or(defaults.prefill_chunk),
+        backend: args.backend,
+    };
     Model::load(&args.model, &options)
         .with_context(|| format!("cannot load the model in {}", args.model.display()))
 }

@@ -1,6 +1,7 @@
 //! The model folder on disk (`docs/model-folder.md`).
 
 mod manifest;
+#[allow(unsafe_code)]
 mod mapping;
 
 use std::path::{Path, PathBuf};

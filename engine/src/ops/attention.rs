@@ -4,14 +4,14 @@
 //! in place, truncated without a copy. One graph serves prefill in chunks and
 //! decode, since any number of tokens may be appended to a cache of any length.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_core::internal::*;
-use tract_onnx::tract_hir::internal::*;
 
 use super::attributes::{COS, Place, SIN};
+use super::parse::{Parsed, check_attributes, parsed};
 use super::runtime::{Link, Runtime};
 use crate::kernels::attention::{attend, rotate};
 
@@ -28,22 +28,13 @@ pub(crate) struct Attention {
     runtime: Link,
 }
 
-pub(super) fn parse(
-    _: &ParsingContext<'_>,
-    node: &NodeProto,
-) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
-    let expected = [
+pub(super) fn parse(_: &ParsingContext<'_>, node: &NodeProto) -> Parsed {
+    let due = [
         ("do_rotary", 0, 1),
         ("rotary_interleaved", 0, 0),
         ("local_window_size", -1, -1),
     ];
-    for (name, default, due) in expected {
-        let value = node.get_attr_opt::<i64>(name)?.unwrap_or(default);
-        ensure!(
-            value == due,
-            "GroupQueryAttention with {name} {value}: only {due} runs"
-        );
-    }
+    check_attributes(node, &due)?;
     for name in ["scale", "softcap"] {
         let value = node.get_attr_opt::<f32>(name)?.unwrap_or(0.0);
         ensure!(
@@ -66,16 +57,10 @@ pub(super) fn parse(
         sin: Place::required(node, SIN)?,
         runtime: Link::default(),
     };
-    let rules: for<'r, 'p, 's> fn(
-        &'s dyn Op,
-        &mut Solver<'r>,
-        &'p [TensorProxy],
-        &'p [TensorProxy],
-    ) -> InferenceResult = |_, s, inputs, outputs| {
+    parsed(op, |_, s, inputs, outputs| {
         s.equals(&outputs[0].datum_type, &inputs[0].datum_type)?;
         s.equals(&outputs[0].shape, &inputs[0].shape)
-    };
-    Ok((inference_wrap(op, 1, rules), vec![]))
+    })
 }
 
 impl Attention {
@@ -149,6 +134,10 @@ impl TypedOp for Attention {
     as_op!();
 }
 
+/// The heads of queries that a part computes: `query * heads + head`, and where
+/// the result goes.
+type Hand<'a> = Mutex<Vec<(usize, &'a mut [f32])>>;
+
 /// The KV cache of one layer of one session.
 #[derive(Clone)]
 pub(crate) struct AttentionState {
@@ -221,8 +210,7 @@ impl AttentionState {
         // Later queries see more positions: dealing them round gives every part
         // the same work.
         let parts = team.parts(queries * op.heads);
-        let deal: Vec<std::sync::Mutex<Vec<(usize, &mut [f32])>>> =
-            (0..parts).map(|_| Default::default()).collect();
+        let deal: Vec<Hand<'_>> = (0..parts).map(|_| Default::default()).collect();
         for (i, out) in out.chunks_exact_mut(op.head_dim).enumerate() {
             // A poisoned lock is impossible: nothing panics while it is held.
             if let Ok(mut hand) = deal[i % parts].lock() {

@@ -8,6 +8,7 @@ use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_hir::internal::*;
 
 use super::attributes::Q4Weights;
+use super::parse::{Parsed, check_attributes, parsed};
 use super::runtime::{Link, Runtime};
 
 /// Looks up rows: i64 `[..]` to f32 `[.., hidden_size]`.
@@ -17,24 +18,15 @@ pub(crate) struct Embedding {
     runtime: Link,
 }
 
-pub(super) fn parse(
-    _: &ParsingContext<'_>,
-    node: &NodeProto,
-) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
-    let expected = [
-        ("bits", 4),
-        ("block_size", 32),
-        ("gather_axis", 0),
-        ("quantize_axis", 1),
+pub(super) fn parse(_: &ParsingContext<'_>, node: &NodeProto) -> Parsed {
+    // The defaults are ONNX Runtime's.
+    let due = [
+        ("bits", 4, 4),
+        ("block_size", 128, 32),
+        ("gather_axis", 0, 0),
+        ("quantize_axis", 1, 1),
     ];
-    for (name, due) in expected {
-        let default = if name == "bits" { 4 } else { due };
-        let value = node.get_attr_opt::<i64>(name)?.unwrap_or(default);
-        ensure!(
-            value == due,
-            "GatherBlockQuantized with {name} {value}: only {due} runs"
-        );
-    }
+    check_attributes(node, &due)?;
     let (rows, columns) = (
         node.get_attr("chaski_rows")?,
         node.get_attr("chaski_columns")?,
@@ -43,16 +35,10 @@ pub(super) fn parse(
         table: Q4Weights::read(node, rows, columns)?,
         runtime: Link::default(),
     };
-    let rules: for<'r, 'p, 's> fn(
-        &'s dyn Op,
-        &mut Solver<'r>,
-        &'p [TensorProxy],
-        &'p [TensorProxy],
-    ) -> InferenceResult = |_, s, inputs, outputs| {
+    parsed(op, |_, s, inputs, outputs| {
         s.equals(&outputs[0].datum_type, f32::datum_type())?;
         s.equals(&outputs[0].rank, inputs[0].rank.bex() + 1)
-    };
-    Ok((inference_wrap(op, 1, rules), vec![]))
+    })
 }
 
 impl Embedding {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_core::internal::*;
-use tract_onnx::tract_hir::internal::*;
 
 use super::attributes::Q4Weights;
+use super::parse::{Parsed, check_attributes, parsed};
 use super::runtime::{Link, Runtime};
 use crate::kernels::activations::Activations;
 use crate::kernels::linear::{Output, linear};
@@ -23,31 +23,17 @@ pub(crate) struct Linear {
     runtime: Link,
 }
 
-pub(super) fn parse(
-    _: &ParsingContext<'_>,
-    node: &NodeProto,
-) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
-    let bits = node.get_attr_opt::<i64>("bits")?.unwrap_or(4);
-    let block_size: i64 = node.get_attr("block_size")?;
-    ensure!(
-        bits == 4 && block_size == 32,
-        "MatMulNBits of {bits} bits in blocks of {block_size}: only 4 bits in blocks of 32 run"
-    );
+pub(super) fn parse(_: &ParsingContext<'_>, node: &NodeProto) -> Parsed {
+    check_attributes(node, &[("bits", 4, 4), ("block_size", 0, 32)])?;
     let (rows, columns) = (node.get_attr("N")?, node.get_attr("K")?);
     let op = Linear {
         weights: Q4Weights::read(node, rows, columns)?,
         runtime: Link::default(),
     };
-    let rules: for<'r, 'p, 's> fn(
-        &'s dyn Op,
-        &mut Solver<'r>,
-        &'p [TensorProxy],
-        &'p [TensorProxy],
-    ) -> InferenceResult = |_, s, inputs, outputs| {
+    parsed(op, |_, s, inputs, outputs| {
         s.equals(&outputs[0].datum_type, &inputs[0].datum_type)?;
         s.equals(&outputs[0].rank, &inputs[0].rank)
-    };
-    Ok((inference_wrap(op, 1, rules), vec![]))
+    })
 }
 
 impl Linear {

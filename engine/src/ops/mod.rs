@@ -9,7 +9,9 @@
 mod attention;
 mod attributes;
 mod embedding;
+#[allow(unsafe_code)]
 mod linear;
+mod parse;
 mod runtime;
 
 use tract_onnx::Onnx;
