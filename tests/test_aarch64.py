@@ -56,4 +56,4 @@ def test_small_llama(chaski, cross_chaski, emulator, small_folder):
 
 def test_smollm2(chaski, cross_chaski, emulator, smollm2_folder):
     prompts = [{"chat": CHAT[0]}, {"prompt": RAW[1]}]
-    assert_same_tokens(chaski, cross_chaski, emulator, smollm2_folder, prompts, 8, timeout=900)
+    assert_same_tokens(chaski, cross_chaski, emulator, smollm2_folder, prompts, 16, timeout=900)

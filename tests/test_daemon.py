@@ -12,7 +12,7 @@ from tools.mosquitto import Mosquitto
 from tools.mqtt_client import Client, user_property
 
 NODE = "testnode"
-QUESTION = "What is the capital of France?"
+QUESTION = "What is the capital of Peru?"
 LIMITS = """
 queue-depth = 2
 max-tokens = 48
@@ -100,7 +100,7 @@ def test_mosquitto_pub_asks_and_mosquitto_sub_hears(run, broker, node, version):
     publish(run, broker, "-V", version, "-t", node.topic("ask"), "-m", QUESTION)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
-    assert "Paris" in output
+    assert "Lima" in output
 
 
 def test_mosquitto_rr_gets_its_answer(run, broker, node):
@@ -112,7 +112,7 @@ def test_mosquitto_rr_gets_its_answer(run, broker, node):
     correlation, content_type, answer = result.stdout.strip().split("|", 2)
     assert correlation == "order 66"
     assert content_type == "text/plain; charset=utf-8"
-    assert "Paris" in answer
+    assert "Lima" in answer
 
 
 def test_errors_of_ask_are_plain_text(client, node):
@@ -146,7 +146,7 @@ def test_chat_with_response_topic_and_correlation_data(client, node):
     assert abs(reply["created"] - time.time()) < 600
     (choice,) = reply["choices"]
     assert choice["index"] == 0 and choice["message"]["role"] == "assistant"
-    assert "Paris" in choice["message"]["content"]
+    assert "Lima" in choice["message"]["content"]
     assert choice["finish_reason"] == "stop"
     usage, timings = reply["usage"], reply["timings"]
     assert usage["prompt_tokens"] > 5 and 1 <= usage["completion_tokens"] <= 20
@@ -194,9 +194,9 @@ def test_stop_and_length(client, node):
     assert reply["choices"][0]["finish_reason"] == "length"
     assert reply["usage"]["completion_tokens"] == 2
     assert reply["id"].startswith("chatcmpl-")
-    client.publish(node.topic("chat"), chat(stop="Paris"), "me/inbox")
+    client.publish(node.topic("chat"), chat(stop="Lima"), "me/inbox")
     choice = client.next_json()["choices"][0]
-    assert choice["finish_reason"] == "stop" and "Paris" not in choice["message"]["content"]
+    assert choice["finish_reason"] == "stop" and "Lima" not in choice["message"]["content"]
 
 
 def test_requests_the_daemon_refuses(client, node):
@@ -286,7 +286,7 @@ def test_the_log_has_no_prompts(client, node):
     client.subscribe("me/inbox")
     client.publish(node.topic("chat"), chat("the secret word is zanzibar", max_tokens=3), "me/inbox")
     assert "choices" in client.next_json()
-    assert "zanzibar" not in node.log() and "capital of France" not in node.log()
+    assert "zanzibar" not in node.log() and "capital of Peru" not in node.log()
     assert "answered" in node.log()
 
 

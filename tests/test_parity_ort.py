@@ -126,9 +126,8 @@ def test_prompts_are_encoded_as_hugging_face_encodes_them(folder, answers):
 
 
 def test_text_is_what_hugging_face_decodes(folder, answers):
-    """Our incremental detokeniser loses and adds nothing."""
+    """Our incremental detokeniser, fed token by token, loses and adds nothing."""
     tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     for answer in answers:
         whole = tokenizer.decode(answer["tokens"], skip_special_tokens=True)
-        # Half a character at the very end is held back by us and a U+FFFD of theirs.
-        assert answer["text"] == whole.rstrip("\ufffd"), answer["text"]
+        assert answer["text"] == whole

@@ -1,17 +1,21 @@
 //! A team of threads that share the work of one operator.
 //!
-//! A token takes hundreds of operators of some 20 µs each, so a worker waits
-//! for the next one spinning, and parks only when none comes for a while.
+//! A token takes hundreds of operators of some 20 µs each, and waking a parked
+//! thread costs as much. So a worker waits for the next one spinning, then
+//! yielding (others may have its core), and parks only when the token is over.
 
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-/// Rounds of spinning before a worker parks, or a caller gives its core away:
-/// some tens of microseconds.
+/// Rounds of spinning before a waiting thread offers its core to others: some
+/// tens of microseconds.
 const SPINS: usize = 2_000;
+/// How long a worker offers its core before it parks.
+const YIELDS: Duration = Duration::from_millis(2);
 
 /// What is run for each part, with the part's index.
 type Job = *const (dyn Fn(usize) + Sync);
@@ -176,16 +180,21 @@ impl Drop for Team {
 
 fn work(shared: &Shared) {
     let mut spins = 0;
+    let mut yielding_since: Option<Instant> = None;
     while !shared.stop.load(Ordering::Acquire) {
         if shared.help() {
             spins = 0;
+            yielding_since = None;
         } else if spins < SPINS {
             spins += 1;
             std::hint::spin_loop();
+        } else if yielding_since.get_or_insert_with(Instant::now).elapsed() < YIELDS {
+            std::thread::yield_now();
         } else {
             // `run` unparks after it has opened the tickets, so no job is missed.
             std::thread::park();
             spins = 0;
+            yielding_since = None;
         }
     }
 }

@@ -44,7 +44,7 @@ pub struct Args {
     #[arg(
         long,
         value_name = "TEXT",
-        default_value = "What is the capital of France?"
+        default_value = "What is the capital of Peru?"
     )]
     question: String,
     /// Threads to compute with [default: as many as the machine has cores]

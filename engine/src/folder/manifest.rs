@@ -95,6 +95,9 @@ pub enum RopeScaling {
 pub struct Quantisation {
     /// Bits a weight: 4.
     pub bits: u32,
+    /// Bits a weight of the embedding and the head: 4 or 8.
+    #[serde(default)]
+    pub embedding_bits: u32,
     /// Weights that share a scale: 32.
     pub block_size: usize,
     /// `auto`, `symmetric` or `asymmetric`, as the quantiser was told.
@@ -242,7 +245,7 @@ mod tests {
                     "high_freq_factor": 4.0, "original_context_length": 64},
                 "tied_embeddings": true, "attention_bias": false, "mlp_bias": false
             },
-            "quantisation": {"bits": 4, "block_size": 32, "scheme": "auto"},
+            "quantisation": {"bits": 4, "embedding_bits": 8, "block_size": 32, "scheme": "auto"},
             "files": {"model.onnx": file, "model.onnx.data": file, "tokenizer.json": file},
             "source": {"kind": "gguf", "files": {}}
         })

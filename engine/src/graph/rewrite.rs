@@ -67,8 +67,15 @@ fn take_weights(node: &mut NodeProto, initialisers: &Initialisers<'_>) -> TractR
             let &[rows, packed] = initialisers.dims(required(0)?)? else {
                 bail!("the table is not a matrix");
             };
-            // Two weights in a byte.
-            let columns = packed.checked_mul(2).context("the table is too wide")?;
+            let bits = node
+                .attribute
+                .iter()
+                .find(|a| a.name == "bits")
+                .map_or(4, |a| a.i);
+            let in_a_byte = if bits == 8 { 1 } else { 2 };
+            let columns = packed
+                .checked_mul(in_a_byte)
+                .context("the table is too wide")?;
             attributes.push(int("chaski_rows", rows));
             attributes.push(int("chaski_columns", columns));
             1..2

@@ -107,7 +107,7 @@ unsafe fn add_scaled<V: Vector>(y: &mut [f32], factor: f32, x: &[f32]) {
 #[cfg(test)]
 mod tests {
     use super::super::Backend;
-    use super::super::q4::tests::Lcg;
+    use super::super::blocks::tests::Lcg;
     use super::*;
 
     fn reference(q: &[f32], keys: &[f32], values: &[f32], scale: f32) -> Vec<f64> {

@@ -76,10 +76,11 @@ impl fmt::Debug for Backend {
 /// Declares the safe entry of a kernel: one function per backend that carries
 /// the target features, and the choice among them.
 ///
-/// `body` is generic over [`super::vector::Vector`], `#[inline(always)]`, and
-/// unsafe only because it runs the vector's instructions.
+/// `body` is generic over [`super::vector::Vector`] (and the layout, where one is
+/// named), `#[inline(always)]`, and unsafe only because it runs the vector's
+/// instructions.
 macro_rules! kernel_entry {
-    ($(#[$doc:meta])* fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $body:ident) => {
+    ($(#[$doc:meta])* fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $body:ident $(<$layout:ty>)?) => {
         $(#[$doc])*
         #[allow(clippy::too_many_arguments)]
         pub(crate) fn $name(backend: $crate::kernels::Backend, $($arg: $ty),*) {
@@ -90,19 +91,19 @@ macro_rules! kernel_entry {
             #[allow(clippy::too_many_arguments)]
             fn avx2($($arg: $ty),*) {
                 // SAFETY: this function has the features of the vector.
-                unsafe { $body::<std::arch::x86_64::__m256>($($arg),*) }
+                unsafe { $body::<std::arch::x86_64::__m256 $(, $layout)?>($($arg),*) }
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx2,fma")]
             #[allow(clippy::too_many_arguments)]
             fn avx512($($arg: $ty),*) {
                 // SAFETY: this function has the features of the vector.
-                unsafe { $body::<std::arch::x86_64::__m512>($($arg),*) }
+                unsafe { $body::<std::arch::x86_64::__m512 $(, $layout)?>($($arg),*) }
             }
 
             match backend.kind() {
                 // SAFETY: the scalar vector needs no feature.
-                Kind::Scalar => unsafe { $body::<f32>($($arg),*) },
+                Kind::Scalar => unsafe { $body::<f32 $(, $layout)?>($($arg),*) },
                 // SAFETY: a Backend of this kind exists only where avx2 and fma do.
                 #[cfg(target_arch = "x86_64")]
                 Kind::Avx2 => unsafe { avx2($($arg),*) },
@@ -111,7 +112,7 @@ macro_rules! kernel_entry {
                 Kind::Avx512 => unsafe { avx512($($arg),*) },
                 // SAFETY: NEON is part of the aarch64 baseline.
                 #[cfg(target_arch = "aarch64")]
-                Kind::Neon => unsafe { $body::<std::arch::aarch64::float32x4_t>($($arg),*) },
+                Kind::Neon => unsafe { $body::<std::arch::aarch64::float32x4_t $(, $layout)?>($($arg),*) },
             }
         }
     };

@@ -1,14 +1,14 @@
-//! `y = x Wᵀ` with 4-bit weights and f32 activations.
+//! `y = x Wᵀ` with 4- or 8-bit weights and f32 activations.
 //!
-//! Decode (few rows of `x`) is bound by reading the weights: [`gemv`] converts
-//! nibbles in registers. Prefill uses each weight many times: [`gemm`]
-//! dequantises a few rows of W once and multiplies them with all rows of `x`.
+//! Decode (few rows of `x`) is bound by reading the weights: the `gemv`s
+//! convert quants in registers. Prefill uses each weight many times: the `gemm`s
+//! dequantise a few rows of W once and multiply them with all rows of `x`.
 
 use std::ops::Range;
 
 use super::activations::Activations;
 use super::backend::kernel_entry;
-use super::q4::{BLOCK, BLOCK_BYTES, Q4Matrix};
+use super::blocks::{BLOCK, Bits, BlockMatrix, Bytes, HALF, Layout, Nibbles};
 use super::vector::Vector;
 
 /// Rows of W computed together: they share the loads of `x`.
@@ -55,33 +55,54 @@ impl Output {
 /// touches its columns `rows` meanwhile.
 pub(crate) unsafe fn linear(
     backend: super::Backend,
-    w: &Q4Matrix<'_>,
+    w: &BlockMatrix<'_>,
     x: &Activations,
     rows: Range<usize>,
     y: Output,
 ) {
     assert!(rows.end <= w.rows() && x.columns() == w.columns() && y.stride == w.rows());
-    if x.rows() < GEMM_FROM {
-        gemv(backend, w, x, rows, y);
-    } else {
-        gemm(backend, w, x, rows, y);
+    assert_eq!(
+        w.bits(),
+        x.bits(),
+        "activations in the order of other weights"
+    );
+    match (w.bits(), x.rows() < GEMM_FROM) {
+        (Bits::Four, true) => gemv4(backend, w, x, rows, y),
+        (Bits::Four, false) => gemm4(backend, w, x, rows, y),
+        (Bits::Eight, true) => gemv8(backend, w, x, rows, y),
+        (Bits::Eight, false) => gemm8(backend, w, x, rows, y),
     }
 }
 
 kernel_entry! {
-    /// Decode: each row of W against each row of `x`.
-    fn gemv(w: &Q4Matrix<'_>, x: &Activations, rows: Range<usize>, y: Output) = gemv_body
+    /// Decode, 4-bit: each row of W against each row of `x`.
+    fn gemv4(w: &BlockMatrix<'_>, x: &Activations, rows: Range<usize>, y: Output) = gemv_body<Nibbles>
 }
 
 kernel_entry! {
-    /// Prefill: rows of W are dequantised once, then used for all of `x`.
-    fn gemm(w: &Q4Matrix<'_>, x: &Activations, rows: Range<usize>, y: Output) = gemm_body
+    /// Prefill, 4-bit: rows of W are dequantised once, then used for all of `x`.
+    fn gemm4(w: &BlockMatrix<'_>, x: &Activations, rows: Range<usize>, y: Output) = gemm_body<Nibbles>
+}
+
+kernel_entry! {
+    /// Decode, 8-bit: each row of W against each row of `x`.
+    fn gemv8(w: &BlockMatrix<'_>, x: &Activations, rows: Range<usize>, y: Output) = gemv_body<Bytes>
+}
+
+kernel_entry! {
+    /// Prefill, 8-bit: rows of W are dequantised once, then used for all of `x`.
+    fn gemm8(w: &BlockMatrix<'_>, x: &Activations, rows: Range<usize>, y: Output) = gemm_body<Bytes>
 }
 
 /// # Safety
 /// The vector's target features; `y` as for [`linear`].
 #[inline(always)]
-unsafe fn gemv_body<V: Vector>(w: &Q4Matrix<'_>, x: &Activations, rows: Range<usize>, y: Output) {
+unsafe fn gemv_body<V: Vector, L: Layout>(
+    w: &BlockMatrix<'_>,
+    x: &Activations,
+    rows: Range<usize>,
+    y: Output,
+) {
     let blocks = w.blocks();
     let mut scales = vec![0.0; ROWS * blocks];
     let mut offsets = vec![0.0; ROWS * blocks];
@@ -99,7 +120,7 @@ unsafe fn gemv_body<V: Vector>(w: &Q4Matrix<'_>, x: &Activations, rows: Range<us
             // that `group_dot` asks for by construction of `w` and `x`.
             let products = unsafe {
                 let quants = group.map(|r| w.quants(r).as_ptr());
-                group_dot::<V>(quants, &scales, x.row(m).as_ptr(), blocks)
+                group_dot::<V, L>(quants, &scales, x.row(m).as_ptr(), blocks)
             };
             for (i, product) in products.into_iter().enumerate().take(count) {
                 let offset: f32 = offsets[i * blocks..(i + 1) * blocks]
@@ -118,10 +139,10 @@ unsafe fn gemv_body<V: Vector>(w: &Q4Matrix<'_>, x: &Activations, rows: Range<us
 /// `sum(scale * sum(quant * x))` for [`ROWS`] rows.
 ///
 /// # Safety
-/// The vector's target features; `blocks * 16` bytes at each of `quants`,
+/// The vector's target features; `blocks` blocks at each of `quants`,
 /// `ROWS * blocks` scales, `blocks * 32` values at `x`.
 #[inline(always)]
-unsafe fn group_dot<V: Vector>(
+unsafe fn group_dot<V: Vector, L: Layout>(
     quants: [*const u8; ROWS],
     scales: &[f32],
     x: *const f32,
@@ -130,14 +151,15 @@ unsafe fn group_dot<V: Vector>(
     // SAFETY: features and lengths by the contract; `part` stays below 16.
     unsafe {
         let mut sums = [V::splat(0.0); ROWS];
+        let bytes = const { L::BITS.block_bytes() };
         for block in 0..blocks {
             let mut part = 0;
-            while part < BLOCK_BYTES {
-                let even = V::load(x.add(block * BLOCK + part));
-                let odd = V::load(x.add(block * BLOCK + BLOCK / 2 + part));
+            while part < HALF {
+                let first = V::load(x.add(block * BLOCK + part));
+                let second = V::load(x.add(block * BLOCK + HALF + part));
                 for i in 0..ROWS {
-                    let (low, high) = V::nibbles(quants[i].add(block * BLOCK_BYTES + part));
-                    let product = low.mul_add(even, high.mul_add(odd, V::splat(0.0)));
+                    let (a, b) = L::pair::<V>(quants[i].add(block * bytes), part);
+                    let product = a.mul_add(first, b.mul_add(second, V::splat(0.0)));
                     let scale = V::splat(*scales.get_unchecked(i * blocks + block));
                     sums[i] = product.mul_add(scale, sums[i]);
                 }
@@ -151,7 +173,12 @@ unsafe fn group_dot<V: Vector>(
 /// # Safety
 /// The vector's target features; `y` as for [`linear`].
 #[inline(always)]
-unsafe fn gemm_body<V: Vector>(w: &Q4Matrix<'_>, x: &Activations, rows: Range<usize>, y: Output) {
+unsafe fn gemm_body<V: Vector, L: Layout>(
+    w: &BlockMatrix<'_>,
+    x: &Activations,
+    rows: Range<usize>,
+    y: Output,
+) {
     let (blocks, columns) = (w.blocks(), w.columns());
     let mut scales = vec![0.0; blocks];
     let mut offsets = vec![0.0; blocks];
@@ -162,7 +189,7 @@ unsafe fn gemm_body<V: Vector>(w: &Q4Matrix<'_>, x: &Activations, rows: Range<us
         for (i, weights) in weights.chunks_exact_mut(columns).enumerate().take(count) {
             w.scales_and_offsets(row + i, &mut scales, &mut offsets);
             // SAFETY: features by our own contract; all of `columns` or `blocks` length.
-            unsafe { dequantise::<V>(w.quants(row + i), &scales, &offsets, weights) };
+            unsafe { dequantise::<V, L>(w.quants(row + i), &scales, &offsets, weights) };
         }
         let mut m = 0;
         while m < x.rows() {
@@ -183,26 +210,32 @@ unsafe fn gemm_body<V: Vector>(w: &Q4Matrix<'_>, x: &Activations, rows: Range<us
     }
 }
 
-/// Dequantises a row in the permuted order of [`Activations`].
+/// Dequantises a row in the order of the [`Activations`].
 ///
 /// # Safety
-/// The vector's target features; `quants` 16 and `out` 32 values per scale.
+/// The vector's target features; `quants` a block's bytes and `out` 32 values
+/// per scale.
 #[inline(always)]
-unsafe fn dequantise<V: Vector>(quants: &[u8], scales: &[f32], offsets: &[f32], out: &mut [f32]) {
+unsafe fn dequantise<V: Vector, L: Layout>(
+    quants: &[u8],
+    scales: &[f32],
+    offsets: &[f32],
+    out: &mut [f32],
+) {
     let blocks = quants
-        .chunks_exact(BLOCK_BYTES)
+        .chunks_exact(L::BITS.block_bytes())
         .zip(out.chunks_exact_mut(BLOCK));
     for ((quants, out), (scale, offset)) in blocks.zip(scales.iter().zip(offsets)) {
-        // SAFETY: features by the contract; chunks have 16 and 32 values, and
-        // the lanes divide 16.
+        // SAFETY: features by the contract; chunks have a whole block, and the
+        // lanes divide its half.
         unsafe {
             let (scale, offset) = (V::splat(*scale), V::splat(-*offset));
             let mut part = 0;
-            while part < BLOCK_BYTES {
-                let (low, high) = V::nibbles(quants.as_ptr().add(part));
-                low.mul_add(scale, offset).store(out.as_mut_ptr().add(part));
-                high.mul_add(scale, offset)
-                    .store(out.as_mut_ptr().add(BLOCK / 2 + part));
+            while part < HALF {
+                let (a, b) = L::pair::<V>(quants.as_ptr(), part);
+                a.mul_add(scale, offset).store(out.as_mut_ptr().add(part));
+                b.mul_add(scale, offset)
+                    .store(out.as_mut_ptr().add(HALF + part));
                 part += V::LANES;
             }
         }
@@ -247,11 +280,11 @@ unsafe fn tile_dot<V: Vector>(
 #[cfg(test)]
 mod tests {
     use super::super::Backend;
-    use super::super::q4::tests::{Lcg, Owned};
+    use super::super::blocks::tests::{Lcg, Owned};
     use super::*;
 
     /// In f64, from the dequantised rows: independent of the kernels' order.
-    fn reference(w: &Q4Matrix<'_>, x: &[f32]) -> Vec<(f64, f64)> {
+    fn reference(w: &BlockMatrix<'_>, x: &[f32]) -> Vec<(f64, f64)> {
         let mut row = vec![0.0; w.columns()];
         let mut y = Vec::new();
         for x in x.chunks_exact(w.columns()) {
@@ -270,50 +303,63 @@ mod tests {
 
     #[test]
     fn every_backend_agrees_with_the_reference() {
-        let backends = Backend::available();
-        println!("backends run: {backends:?}");
+        println!("backends run: {:?}", Backend::available());
         for (rows, columns) in [(1, 32), (3, 64), (5, 96), (9, 576), (16, 1536), (130, 160)] {
-            let owned = Owned::random(rows, columns, (rows * columns) as u64);
-            for x_rows in [1, 2, 3, 4, 5, 8, 17] {
-                let x = Lcg(7 + x_rows as u64).units(x_rows * columns);
-                let activations = Activations::new(&x, columns);
-                for w in owned.views() {
-                    let expected = reference(&w, &x);
-                    for &backend in &backends {
-                        let mut y = vec![f32::NAN; x_rows * rows];
-                        let out = Output::new(&mut y, rows);
-                        let middle = rows / 3;
-                        for part in [0..middle, middle..rows] {
-                            // SAFETY: `y` has the shape and this thread alone.
-                            unsafe { linear(backend, &w, &activations, part, out) };
-                        }
-                        for (i, (&got, &(want, size))) in y.iter().zip(&expected).enumerate() {
-                            // Zero points up to 15 make the two halves of a
-                            // product cancel: the bound is relative to them.
-                            let bound = 1e-5 * (size + 15.0 * columns as f64 * 0.1) + 1e-6;
-                            assert!(
-                                (f64::from(got) - want).abs() <= bound,
-                                "{backend:?} {rows}x{columns} x {x_rows}, {i}: {got} for {want}"
-                            );
-                        }
+            for bits in [Bits::Four, Bits::Eight] {
+                let owned = Owned::random(rows, columns, bits, (rows * columns) as u64);
+                for x_rows in [1, 2, 3, 4, 5, 8, 17] {
+                    let x = Lcg(7 + x_rows as u64).units(x_rows * columns);
+                    for w in owned.views() {
+                        compare(&w, &x, x_rows);
                     }
                 }
             }
         }
     }
 
+    /// All backends against the reference, the rows of W in two parts.
+    fn compare(w: &BlockMatrix<'_>, x: &[f32], x_rows: usize) {
+        let (rows, columns) = (w.rows(), w.columns());
+        let expected = reference(w, x);
+        let activations = Activations::new(x, columns, w.bits());
+        let largest = match w.bits() {
+            Bits::Four => 15.0,
+            Bits::Eight => 255.0,
+        };
+        for backend in Backend::available() {
+            let mut y = vec![f32::NAN; x_rows * rows];
+            let out = Output::new(&mut y, rows);
+            let middle = rows / 3;
+            for part in [0..middle, middle..rows] {
+                // SAFETY: `y` has the shape and this thread alone.
+                unsafe { linear(backend, w, &activations, part, out) };
+            }
+            for (i, (&got, &(want, size))) in y.iter().zip(&expected).enumerate() {
+                // Zero points make the two halves of a product cancel: the
+                // bound is relative to them.
+                let bound = 1e-5 * (size + largest * columns as f64 * 0.1) + 1e-6;
+                assert!(
+                    (f64::from(got) - want).abs() <= bound,
+                    "{backend:?} {rows}x{columns} x {x_rows}, {i}: {got} for {want}"
+                );
+            }
+        }
+    }
+
     #[test]
     fn zero_activations_give_zero() {
-        let owned = Owned::random(7, 64, 3);
-        for w in owned.views() {
-            for backend in Backend::available() {
-                for x_rows in [1, 6] {
-                    let x = Activations::new(&vec![0.0; 64 * x_rows], 64);
-                    let mut y = vec![f32::NAN; 7 * x_rows];
-                    let out = Output::new(&mut y, 7);
-                    // SAFETY: `y` has the shape and this thread alone.
-                    unsafe { linear(backend, &w, &x, 0..7, out) };
-                    assert!(y.iter().all(|&v| v == 0.0), "{backend:?}: {y:?}");
+        for bits in [Bits::Four, Bits::Eight] {
+            let owned = Owned::random(7, 64, bits, 3);
+            for w in owned.views() {
+                for backend in Backend::available() {
+                    for x_rows in [1, 6] {
+                        let x = Activations::new(&vec![0.0; 64 * x_rows], 64, bits);
+                        let mut y = vec![f32::NAN; 7 * x_rows];
+                        let out = Output::new(&mut y, 7);
+                        // SAFETY: `y` has the shape and this thread alone.
+                        unsafe { linear(backend, &w, &x, 0..7, out) };
+                        assert!(y.iter().all(|&v| v == 0.0), "{backend:?}: {y:?}");
+                    }
                 }
             }
         }

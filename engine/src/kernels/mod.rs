@@ -1,4 +1,4 @@
-//! The arithmetic: 4-bit linear layers and attention.
+//! The arithmetic: linear layers of 4- and 8-bit weights and attention.
 //!
 //! Each algorithm is written once over the small [`vector::Vector`] trait and
 //! entered through one function per backend that carries the target features
@@ -8,9 +8,9 @@
 pub(crate) mod activations;
 pub(crate) mod attention;
 pub(crate) mod backend;
+pub(crate) mod blocks;
 pub(crate) mod f16;
 pub(crate) mod linear;
-pub(crate) mod q4;
 mod vector;
 
 pub use backend::Backend;

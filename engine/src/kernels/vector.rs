@@ -22,6 +22,8 @@ pub(crate) unsafe trait Vector: Copy {
     unsafe fn sum(self) -> f32;
     /// Reads `LANES` bytes and widens their low and their high nibbles.
     unsafe fn nibbles(from: *const u8) -> (Self, Self);
+    /// Reads `LANES` bytes and widens them.
+    unsafe fn bytes(from: *const u8) -> Self;
 }
 
 /// One lane: the reference.
@@ -57,6 +59,11 @@ unsafe impl Vector for f32 {
         // SAFETY: the caller promises one readable byte.
         let byte = unsafe { from.read() };
         (f32::from(byte & 15), f32::from(byte >> 4))
+    }
+    #[inline(always)]
+    unsafe fn bytes(from: *const u8) -> Self {
+        // SAFETY: the caller promises one readable byte.
+        f32::from(unsafe { from.read() })
     }
 }
 
@@ -111,6 +118,11 @@ mod x86 {
                 (_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high))
             }
         }
+        #[inline(always)]
+        unsafe fn bytes(from: *const u8) -> Self {
+            // SAFETY: avx2, and eight readable bytes by the contract.
+            unsafe { _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast()))) }
+        }
     }
 
     // SAFETY: used only beneath entries with avx512f.
@@ -152,6 +164,11 @@ mod x86 {
                 (_mm512_cvtepi32_ps(low), _mm512_cvtepi32_ps(high))
             }
         }
+        #[inline(always)]
+        unsafe fn bytes(from: *const u8) -> Self {
+            // SAFETY: avx512f, and sixteen readable bytes by the contract.
+            unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()))) }
+        }
     }
 }
 
@@ -159,6 +176,28 @@ mod x86 {
 mod neon {
     use super::Vector;
     use std::arch::aarch64::*;
+
+    /// Reads four bytes into the low half of a register.
+    ///
+    /// # Safety
+    /// Four readable bytes.
+    #[inline(always)]
+    unsafe fn load_word(from: *const u8) -> uint8x8_t {
+        // SAFETY: four readable bytes by the contract.
+        let word = unsafe { from.cast::<u32>().read_unaligned() };
+        // SAFETY: NEON is always there.
+        unsafe { vcreate_u8(u64::from(word)) }
+    }
+
+    /// The low four bytes as f32.
+    ///
+    /// # Safety
+    /// None beyond NEON, which is always there.
+    #[inline(always)]
+    unsafe fn widen(bytes: uint8x8_t) -> float32x4_t {
+        // SAFETY: NEON is always there.
+        unsafe { vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(bytes)))) }
+    }
 
     // SAFETY: NEON is part of the aarch64 baseline.
     unsafe impl Vector for float32x4_t {
@@ -193,13 +232,16 @@ mod neon {
         unsafe fn nibbles(from: *const u8) -> (Self, Self) {
             // SAFETY: four readable bytes by the contract.
             unsafe {
-                let word = from.cast::<u32>().read_unaligned();
-                let bytes = vcreate_u8(u64::from(word));
+                let bytes = load_word(from);
                 let low = vand_u8(bytes, vdup_n_u8(15));
                 let high = vshr_n_u8::<4>(bytes);
-                let widen = |v| vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(v))));
                 (widen(low), widen(high))
             }
+        }
+        #[inline(always)]
+        unsafe fn bytes(from: *const u8) -> Self {
+            // SAFETY: four readable bytes by the contract.
+            unsafe { widen(load_word(from)) }
         }
     }
 }

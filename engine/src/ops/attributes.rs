@@ -6,9 +6,9 @@ use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::tract_core::internal::*;
 
 use crate::folder::{Mapping, Span};
-use crate::kernels::q4::{Floats, Q4Matrix, ZeroPoints};
+use crate::kernels::blocks::{Bits, BlockMatrix, Floats, ZeroPoints};
 
-/// Attribute of the 4-bit quants.
+/// Attribute of the quants.
 pub(crate) const QUANTS: &str = "chaski_quants";
 /// Attribute of the scales.
 pub(crate) const SCALES: &str = "chaski_scales";
@@ -80,21 +80,26 @@ impl Place {
     }
 }
 
-/// A 4-bit matrix of the data file.
+/// A quantised matrix of the data file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Q4Weights {
+pub(super) struct BlockWeights {
     pub(super) rows: usize,
     pub(super) columns: usize,
+    pub(super) bits: Bits,
     quants: Place,
     scales: Place,
     zero_points: Option<Place>,
 }
 
-impl Q4Weights {
+impl BlockWeights {
     pub(super) fn read(node: &NodeProto, rows: usize, columns: usize) -> TractResult<Self> {
+        let bits = node.get_attr_opt::<i64>("bits")?.unwrap_or(4);
+        let bits = Bits::new(bits)
+            .with_context(|| format!("{} of {bits} bits: only 4 and 8 run", node.op_type))?;
         Ok(Self {
             rows,
             columns,
+            bits,
             quants: Place::required(node, QUANTS)?,
             scales: Place::required(node, SCALES)?,
             zero_points: Place::read(node, ZERO_POINTS)?,
@@ -102,7 +107,7 @@ impl Q4Weights {
     }
 
     /// The weights in the mapped file.
-    pub(super) fn view<'a>(&self, mapping: &'a Mapping) -> TractResult<Q4Matrix<'a>> {
+    pub(super) fn view<'a>(&self, mapping: &'a Mapping) -> TractResult<BlockMatrix<'a>> {
         let zero_points = match self.zero_points {
             None => ZeroPoints::Symmetric,
             Some(place) if place.data_type == DataType::Uint8 as i32 => {
@@ -112,9 +117,10 @@ impl Q4Weights {
         };
         let (rows, columns) = (self.rows, self.columns);
         let quants = self.quants.bytes(mapping)?;
-        Q4Matrix::new(
+        BlockMatrix::new(
             rows,
             columns,
+            self.bits,
             quants,
             self.scales.floats(mapping)?,
             zero_points,

@@ -7,21 +7,20 @@ use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_hir::internal::*;
 
-use super::attributes::Q4Weights;
+use super::attributes::BlockWeights;
 use super::parse::{Parsed, check_attributes, parsed};
 use super::runtime::{Link, Runtime};
 
 /// Looks up rows: i64 `[..]` to f32 `[.., hidden_size]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Embedding {
-    table: Q4Weights,
+    table: BlockWeights,
     runtime: Link,
 }
 
 pub(super) fn parse(_: &ParsingContext<'_>, node: &NodeProto) -> Parsed {
     // The defaults are ONNX Runtime's.
     let due = [
-        ("bits", 4, 4),
         ("block_size", 128, 32),
         ("gather_axis", 0, 0),
         ("quantize_axis", 1, 1),
@@ -32,7 +31,7 @@ pub(super) fn parse(_: &ParsingContext<'_>, node: &NodeProto) -> Parsed {
         node.get_attr("chaski_columns")?,
     );
     let op = Embedding {
-        table: Q4Weights::read(node, rows, columns)?,
+        table: BlockWeights::read(node, rows, columns)?,
         runtime: Link::default(),
     };
     parsed(op, |_, s, inputs, outputs| {

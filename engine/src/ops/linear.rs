@@ -6,7 +6,7 @@ use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_core::internal::*;
 
-use super::attributes::Q4Weights;
+use super::attributes::BlockWeights;
 use super::parse::{Parsed, check_attributes, parsed};
 use super::runtime::{Link, Runtime};
 use crate::kernels::activations::Activations;
@@ -16,18 +16,18 @@ use crate::threads::share;
 /// Rows of W that are worth handing to another thread.
 const LEAST_ROWS: usize = 16;
 
-/// `y = x Wᵀ`: f32 `[.., K]` to f32 `[.., N]`, W 4-bit `[N, K]`.
+/// `y = x Wᵀ`: f32 `[.., K]` to f32 `[.., N]`, W of 4 or 8 bits `[N, K]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Linear {
-    weights: Q4Weights,
+    weights: BlockWeights,
     runtime: Link,
 }
 
 pub(super) fn parse(_: &ParsingContext<'_>, node: &NodeProto) -> Parsed {
-    check_attributes(node, &[("bits", 4, 4), ("block_size", 0, 32)])?;
+    check_attributes(node, &[("block_size", 0, 32)])?;
     let (rows, columns) = (node.get_attr("N")?, node.get_attr("K")?);
     let op = Linear {
-        weights: Q4Weights::read(node, rows, columns)?,
+        weights: BlockWeights::read(node, rows, columns)?,
         runtime: Link::default(),
     };
     parsed(op, |_, s, inputs, outputs| {
@@ -50,8 +50,13 @@ impl Op for Linear {
     }
 
     fn info(&self) -> TractResult<Vec<String>> {
-        let Q4Weights { rows, columns, .. } = self.weights;
-        Ok(vec![format!("4-bit weights {rows} x {columns}")])
+        let BlockWeights {
+            rows,
+            columns,
+            bits,
+            ..
+        } = &self.weights;
+        Ok(vec![format!("weights {rows} x {columns}, {bits:?} bits")])
     }
 
     op_as_typed_op!();
@@ -73,7 +78,8 @@ impl EvalOp for Linear {
         if let Some(last) = shape.last_mut() {
             *last = n;
         }
-        let activations = Activations::new(x.try_as_plain_ram()?.as_slice::<f32>()?, k);
+        let activations =
+            Activations::new(x.try_as_plain_ram()?.as_slice::<f32>()?, k, weights.bits());
         let mut y = Tensor::zero::<f32>(&shape)?;
         {
             let mut plain = y.try_as_plain_ram_mut()?;

@@ -1,13 +1,98 @@
-//! 4-bit weights where they lie: a borrowed view of a matrix in the mapped data file.
+//! Quantised weights where they lie: a borrowed view of a matrix in the mapped
+//! data file, in blocks of 4 or of 8 bits.
 
 use std::ops::Range;
 
 use super::f16::finite_f16;
+use super::vector::Vector;
 
 /// Weights that share a scale.
 pub(crate) const BLOCK: usize = 32;
-/// Bytes of a block's quants.
-pub(crate) const BLOCK_BYTES: usize = BLOCK / 2;
+/// Half a block: what the kernels pair up. See [`Layout`].
+pub(crate) const HALF: usize = BLOCK / 2;
+
+/// Bits of a quant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bits {
+    Four,
+    Eight,
+}
+
+impl Bits {
+    /// From the number in a node's attribute.
+    pub(crate) fn new(bits: i64) -> Option<Self> {
+        match bits {
+            4 => Some(Self::Four),
+            8 => Some(Self::Eight),
+            _ => None,
+        }
+    }
+
+    /// Bytes of a block's quants.
+    pub(crate) const fn block_bytes(self) -> usize {
+        match self {
+            Self::Four => BLOCK / 2,
+            Self::Eight => BLOCK,
+        }
+    }
+
+    /// The zero point of all blocks where none are stored.
+    fn symmetric_zero_point(self) -> f32 {
+        match self {
+            Self::Four => 8.0,
+            Self::Eight => 128.0,
+        }
+    }
+
+    /// Bytes of a row's integer zero points.
+    fn zero_point_bytes(self, blocks: usize) -> usize {
+        match self {
+            Self::Four => blocks.div_ceil(2),
+            Self::Eight => blocks,
+        }
+    }
+}
+
+/// How a block's quants are read: as two vectors for each step through half a
+/// block, which belong to the two halves of the block's activations in the order
+/// of [`Self::BITS`] (see [`super::activations::Activations`]).
+pub(crate) trait Layout {
+    const BITS: Bits;
+
+    /// The quants `part..part + V::LANES` of both halves.
+    ///
+    /// # Safety
+    /// The vector's target features; a whole block's bytes at `block`, and
+    /// `part + V::LANES` at most [`HALF`].
+    unsafe fn pair<V: Vector>(block: *const u8, part: usize) -> (V, V);
+}
+
+/// 4 bits: a byte holds elements 2i (low nibble) and 2i + 1, so the halves are
+/// the even and the odd elements.
+pub(crate) struct Nibbles;
+
+impl Layout for Nibbles {
+    const BITS: Bits = Bits::Four;
+
+    #[inline(always)]
+    unsafe fn pair<V: Vector>(block: *const u8, part: usize) -> (V, V) {
+        // SAFETY: features and bytes by the contract.
+        unsafe { V::nibbles(block.add(part)) }
+    }
+}
+
+/// 8 bits: the halves are the first and the last 16 elements.
+pub(crate) struct Bytes;
+
+impl Layout for Bytes {
+    const BITS: Bits = Bits::Eight;
+
+    #[inline(always)]
+    unsafe fn pair<V: Vector>(block: *const u8, part: usize) -> (V, V) {
+        // SAFETY: features and bytes by the contract.
+        unsafe { (V::bytes(block.add(part)), V::bytes(block.add(HALF + part))) }
+    }
+}
 
 /// Numbers stored as f16 bits or as f32.
 #[derive(Clone, Copy, Debug)]
@@ -41,31 +126,33 @@ impl Floats<'_> {
 /// What is subtracted from a quant before it is scaled.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum ZeroPoints<'a> {
-    /// 8 for every block.
+    /// The middle of the range for every block: 8 or 128.
     Symmetric,
-    /// Integers, two to a byte, the even block in the low nibble; each row
-    /// begins at a byte.
+    /// Integers of the quants' bits; of 4, two to a byte, the even block in the
+    /// low nibble, and each row begins at a byte.
     Packed(&'a [u8]),
     /// One a block.
     Fractional(Floats<'a>),
 }
 
-/// A matrix of 4-bit weights, `[rows, columns]`, in the layout of
+/// A matrix of quantised weights, `[rows, columns]`, in the layout of
 /// `com.microsoft.MatMulNBits` with block size 32 (see `docs/model-folder.md`).
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Q4Matrix<'a> {
+pub(crate) struct BlockMatrix<'a> {
     rows: usize,
     blocks: usize,
+    bits: Bits,
     quants: &'a [u8],
     scales: Floats<'a>,
     zero_points: ZeroPoints<'a>,
 }
 
-impl<'a> Q4Matrix<'a> {
+impl<'a> BlockMatrix<'a> {
     /// `None` when a part's length does not fit the shape.
     pub(crate) fn new(
         rows: usize,
         columns: usize,
+        bits: Bits,
         quants: &'a [u8],
         scales: Floats<'a>,
         zero_points: ZeroPoints<'a>,
@@ -74,17 +161,18 @@ impl<'a> Q4Matrix<'a> {
         let total = rows.checked_mul(blocks)?;
         let zero_points_fit = match zero_points {
             ZeroPoints::Symmetric => true,
-            ZeroPoints::Packed(v) => v.len() == rows.checked_mul(blocks.div_ceil(2))?,
+            ZeroPoints::Packed(v) => v.len() == rows.checked_mul(bits.zero_point_bytes(blocks))?,
             ZeroPoints::Fractional(v) => v.len() == total,
         };
         (columns > 0
             && columns.is_multiple_of(BLOCK)
-            && quants.len() == total.checked_mul(BLOCK_BYTES)?
+            && quants.len() == total.checked_mul(bits.block_bytes())?
             && scales.len() == total
             && zero_points_fit)
             .then_some(Self {
                 rows,
                 blocks,
+                bits,
                 quants,
                 scales,
                 zero_points,
@@ -104,10 +192,14 @@ impl<'a> Q4Matrix<'a> {
         self.blocks
     }
 
-    /// The quants of a row: `blocks * BLOCK_BYTES` bytes.
+    pub(crate) fn bits(&self) -> Bits {
+        self.bits
+    }
+
+    /// The quants of a row: `blocks * bits.block_bytes()` bytes.
     #[inline(always)]
     pub(crate) fn quants(&self, row: usize) -> &'a [u8] {
-        let bytes = self.blocks * BLOCK_BYTES;
+        let bytes = self.blocks * self.bits.block_bytes();
         &self.quants[row * bytes..][..bytes]
     }
 
@@ -118,12 +210,15 @@ impl<'a> Q4Matrix<'a> {
         let range = row * self.blocks..(row + 1) * self.blocks;
         self.scales.widen(range.clone(), scales);
         match self.zero_points {
-            ZeroPoints::Symmetric => offsets.fill(8.0),
+            ZeroPoints::Symmetric => offsets.fill(self.bits.symmetric_zero_point()),
             ZeroPoints::Packed(v) => {
-                let bytes = self.blocks.div_ceil(2);
+                let bytes = self.bits.zero_point_bytes(self.blocks);
                 let row = &v[row * bytes..][..bytes];
                 for (i, o) in offsets.iter_mut().enumerate() {
-                    *o = f32::from(row[i / 2] >> (4 * (i % 2)) & 15);
+                    *o = f32::from(match self.bits {
+                        Bits::Four => row[i / 2] >> (4 * (i % 2)) & 15,
+                        Bits::Eight => row[i],
+                    });
                 }
             }
             ZeroPoints::Fractional(v) => v.widen(range, offsets),
@@ -138,11 +233,21 @@ impl<'a> Q4Matrix<'a> {
         let mut scales = vec![0.0; self.blocks];
         let mut offsets = vec![0.0; self.blocks];
         self.scales_and_offsets(row, &mut scales, &mut offsets);
-        let blocks = self.quants(row).chunks_exact(BLOCK_BYTES);
+        let blocks = self.quants(row).chunks_exact(self.bits.block_bytes());
         for (b, (quants, out)) in blocks.zip(out.chunks_exact_mut(BLOCK)).enumerate() {
-            for (&byte, pair) in quants.iter().zip(out.chunks_exact_mut(2)) {
-                pair[0] = f32::from(byte & 15) * scales[b] - offsets[b];
-                pair[1] = f32::from(byte >> 4) * scales[b] - offsets[b];
+            let value = |quant: u8| f32::from(quant) * scales[b] - offsets[b];
+            match self.bits {
+                Bits::Four => {
+                    for (&byte, pair) in quants.iter().zip(out.chunks_exact_mut(2)) {
+                        pair[0] = value(byte & 15);
+                        pair[1] = value(byte >> 4);
+                    }
+                }
+                Bits::Eight => {
+                    for (&byte, out) in quants.iter().zip(out) {
+                        *out = value(byte);
+                    }
+                }
             }
         }
     }
@@ -156,6 +261,7 @@ pub(crate) mod tests {
     pub(crate) struct Owned {
         pub(crate) rows: usize,
         pub(crate) columns: usize,
+        bits: Bits,
         quants: Vec<u8>,
         scales: Vec<u16>,
         packed: Vec<u8>,
@@ -182,19 +288,22 @@ pub(crate) mod tests {
     }
 
     impl Owned {
-        pub(crate) fn random(rows: usize, columns: usize, seed: u64) -> Self {
+        pub(crate) fn random(rows: usize, columns: usize, bits: Bits, seed: u64) -> Self {
             let mut rng = Lcg(seed);
             let blocks = columns / BLOCK;
             let total = rows * blocks;
             Self {
                 rows,
                 columns,
-                quants: (0..total * BLOCK_BYTES).map(|_| rng.next() as u8).collect(),
+                bits,
+                quants: (0..total * bits.block_bytes())
+                    .map(|_| rng.next() as u8)
+                    .collect(),
                 scales: (0..total)
                     .map(|i| if i % 7 == 3 { 0.0 } else { rng.unit() * 0.1 })
                     .map(|s| half::f16::from_f32(s).to_bits())
                     .collect(),
-                packed: (0..rows * blocks.div_ceil(2))
+                packed: (0..rows * bits.zero_point_bytes(blocks))
                     .map(|_| rng.next() as u8)
                     .collect(),
                 fractional: (0..total).map(|_| rng.unit() * 15.0).collect(),
@@ -202,7 +311,7 @@ pub(crate) mod tests {
         }
 
         /// The same quants with each kind of zero points.
-        pub(crate) fn views(&self) -> [Q4Matrix<'_>; 3] {
+        pub(crate) fn views(&self) -> [BlockMatrix<'_>; 3] {
             [
                 ZeroPoints::Symmetric,
                 ZeroPoints::Packed(&self.packed),
@@ -210,7 +319,8 @@ pub(crate) mod tests {
             ]
             .map(|z| {
                 let scales = Floats::F16(&self.scales);
-                Q4Matrix::new(self.rows, self.columns, &self.quants, scales, z).unwrap()
+                BlockMatrix::new(self.rows, self.columns, self.bits, &self.quants, scales, z)
+                    .unwrap()
             })
         }
     }
@@ -220,7 +330,7 @@ pub(crate) mod tests {
         let quants: Vec<u8> = (0..16).map(|i| i | (15 - i) << 4).collect();
         let scales = [half::f16::from_f32(0.5).to_bits()];
         let zero = ZeroPoints::Packed(&[3]);
-        let m = Q4Matrix::new(1, 32, &quants, Floats::F16(&scales), zero).unwrap();
+        let m = BlockMatrix::new(1, 32, Bits::Four, &quants, Floats::F16(&scales), zero).unwrap();
         let mut row = [0.0; 32];
         m.dequantise_row(0, &mut row);
         for i in 0..16 {
@@ -230,10 +340,24 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_block_of_bytes_by_hand() {
+        let quants: Vec<u8> = (0..32).map(|i| 120 + i).collect();
+        let scales = Floats::F32(&[0.5]);
+        let make = |zero| BlockMatrix::new(1, 32, Bits::Eight, &quants, scales, zero).unwrap();
+        let mut row = [0.0; 32];
+        make(ZeroPoints::Symmetric).dequantise_row(0, &mut row);
+        assert_eq!((row[0], row[8], row[31]), (-4.0, 0.0, 11.5));
+        make(ZeroPoints::Packed(&[130])).dequantise_row(0, &mut row);
+        assert_eq!((row[0], row[31]), (-5.0, 10.5));
+    }
+
+    #[test]
     fn lengths_are_checked() {
         let quants = [0; 32];
         let scales = Floats::F32(&[1.0, 1.0]);
-        let make = |rows, columns, zero| Q4Matrix::new(rows, columns, &quants, scales, zero);
+        let make = |rows, columns, zero| {
+            BlockMatrix::new(rows, columns, Bits::Four, &quants, scales, zero)
+        };
         assert!(make(2, 32, ZeroPoints::Symmetric).is_some());
         assert!(make(1, 64, ZeroPoints::Packed(&[0])).is_some());
         assert!(make(2, 32, ZeroPoints::Packed(&[0])).is_none());
