@@ -9,6 +9,7 @@ use std::ops::Range;
 use super::activations::Activations;
 use super::backend::kernel_entry;
 use super::blocks::{BLOCK, Bits, BlockMatrix, Bytes, HALF, Layout, Nibbles};
+use super::dense::dot;
 use super::vector::Vector;
 
 /// Rows of W computed together: they share the loads of `x`.
@@ -123,11 +124,9 @@ unsafe fn gemv_body<V: Vector, L: Layout>(
                 group_dot::<V, L>(quants, &scales, x.row(m).as_ptr(), blocks)
             };
             for (i, product) in products.into_iter().enumerate().take(count) {
-                let offset: f32 = offsets[i * blocks..(i + 1) * blocks]
-                    .iter()
-                    .zip(x.sums(m))
-                    .map(|(o, s)| o * s)
-                    .sum();
+                let offsets = &offsets[i * blocks..(i + 1) * blocks];
+                // SAFETY: features by our own contract; `blocks` values both.
+                let offset = unsafe { dot::<V>(offsets, x.sums(m)) };
                 // SAFETY: m < x.rows and row + i < rows.end, by the loops.
                 unsafe { y.set(m, row + i, product - offset) };
             }
@@ -166,7 +165,13 @@ unsafe fn group_dot<V: Vector, L: Layout>(
                 part += V::LANES;
             }
         }
-        sums.map(|s| s.sum())
+        // Not `sums.map`: a closure has no target features of its own, so the
+        // sums would be calls.
+        let mut products = [0.0; ROWS];
+        for i in 0..ROWS {
+            products[i] = sums[i].sum();
+        }
+        products
     }
 }
 
@@ -273,7 +278,13 @@ unsafe fn tile_dot<V: Vector>(
             }
             k += V::LANES;
         }
-        sums.map(|row| row.map(|s| s.sum()))
+        let mut products = [[0.0; ROWS]; ROWS];
+        for j in 0..ROWS {
+            for i in 0..ROWS {
+                products[j][i] = sums[j][i].sum();
+            }
+        }
+        products
     }
 }
 

@@ -9,6 +9,7 @@ pub(crate) mod activations;
 pub(crate) mod attention;
 pub(crate) mod backend;
 pub(crate) mod blocks;
+mod dense;
 pub(crate) mod f16;
 pub(crate) mod linear;
 mod vector;

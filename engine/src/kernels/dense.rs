@@ -1,0 +1,50 @@
+//! Products of plain f32 vectors of any length, for the other kernels.
+
+use super::vector::Vector;
+
+/// The product of two vectors.
+///
+/// # Safety
+/// The vector's target features; `a` and `b` of one length.
+#[inline(always)]
+pub(super) unsafe fn dot<V: Vector>(a: &[f32], b: &[f32]) -> f32 {
+    let whole = a.len() - a.len() % V::LANES;
+    // SAFETY: features by the contract; all reads are below `whole`.
+    let mut total = unsafe {
+        let mut sum = V::splat(0.0);
+        let mut i = 0;
+        while i < whole {
+            sum = V::load(a.as_ptr().add(i)).mul_add(V::load(b.as_ptr().add(i)), sum);
+            i += V::LANES;
+        }
+        sum.sum()
+    };
+    for (a, b) in a[whole..].iter().zip(&b[whole..]) {
+        total += a * b;
+    }
+    total
+}
+
+/// `y += factor * x`.
+///
+/// # Safety
+/// The vector's target features; `y` and `x` of one length.
+#[inline(always)]
+pub(super) unsafe fn add_scaled<V: Vector>(y: &mut [f32], factor: f32, x: &[f32]) {
+    let whole = y.len() - y.len() % V::LANES;
+    // SAFETY: features by the contract; all reads and writes are below `whole`.
+    unsafe {
+        let scale = V::splat(factor);
+        let mut i = 0;
+        while i < whole {
+            let at = y.as_mut_ptr().add(i);
+            V::load(x.as_ptr().add(i))
+                .mul_add(scale, V::load(at))
+                .store(at);
+            i += V::LANES;
+        }
+    }
+    for (y, x) in y[whole..].iter_mut().zip(&x[whole..]) {
+        *y += factor * x;
+    }
+}
