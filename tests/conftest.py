@@ -53,9 +53,11 @@ def smollm2_gguf():
 
 @pytest.fixture(scope="session")
 def smollm2_folder(smollm2_gguf, chaski_quantize, tmp_path_factory):
-    """The model folder `chaski-quantize` makes of the GGUF file as it is."""
+    """The model folder `chaski-quantize` makes of the GGUF file as it is: Q4_1, Q8_0."""
     folder = tmp_path_factory.mktemp("smollm2") / "model"
-    run_program(chaski_quantize, smollm2_gguf, "-o", folder, timeout=600)
+    run_program(
+        chaski_quantize, smollm2_gguf, "-o", folder, "--embedding-bits", "8", timeout=600
+    )
     return folder
 
 

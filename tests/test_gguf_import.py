@@ -1,6 +1,7 @@
 """GGUF in: what gguf-py reads out of a file is what the model folder holds."""
 
 import json
+from dataclasses import replace
 
 import gguf
 import numpy as np
@@ -69,6 +70,21 @@ def test_logits_match_pytorch(imported, chaski):
         theirs = reference(torch.tensor([ids])).logits[0, -1].numpy()
     ours = engine.logits(chaski, folder, ids)
     assert np.abs(ours - theirs).max() < 1e-3 * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("scheme", ["auto", "asymmetric"])
+def test_q8_0_tables_are_taken_over_with_8_bits(tied, scheme, chaski_quantize, tmp_path):
+    model = llama.make(replace(SMALL, tied=tied), tmp_path / "source")
+    stored = gguf_files.write(tmp_path / "model.gguf", model, Type.Q8_0)
+    options = ["--embedding-bits", "8", "--scheme", scheme]
+    run(chaski_quantize, tmp_path / "model.gguf", "-o", tmp_path / "model", *options)
+    weights = ModelFolder(tmp_path / "model").weights()
+    embedding = stored["model.embed_tokens.weight"]
+    np.testing.assert_array_equal(weights["model.embed_tokens.weight"], embedding)
+    np.testing.assert_array_equal(
+        weights["lm_head.weight"], stored.get("lm_head.weight", embedding)
+    )
 
 
 def test_smollm2_comes_in_without_a_second_loss(smollm2_gguf, smollm2_folder):

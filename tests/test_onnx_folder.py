@@ -1,4 +1,4 @@
-"""Written folders in ONNX Runtime, against a Llama in numpy of the same 4-bit weights."""
+"""Written folders in ONNX Runtime, against a Llama in numpy of the same quantised weights."""
 
 import json
 
@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from tools import numpy_llama, ort
-from tools.folder import ModelFolder
+from tools.folder import BLOCK, ModelFolder
 from tools.programs import run
 
 VARIANTS = {
@@ -30,16 +30,20 @@ VARIANTS = {
 IDS = [int(i) for i in np.random.default_rng(1).integers(0, numpy_llama.VOCAB_SIZE, 80)]
 
 
-@pytest.fixture(scope="module", params=["auto", "symmetric", "asymmetric"])
-def scheme(request):
-    return request.param
+SCHEMES = ["auto", "symmetric", "asymmetric"]
+CASES = [(variant, scheme, 4) for variant in VARIANTS for scheme in SCHEMES]
+# The scheme has no say in tables of 8 bits: one tied and one untied folder do,
+# with layers of either kind.
+CASES += [("untied", "asymmetric", 8), ("tied-mha", "auto", 8)]
 
 
-@pytest.fixture(scope="module", params=VARIANTS)
-def made(request, scheme, chaski_quantize, tmp_path_factory):
-    place = tmp_path_factory.mktemp(request.param)
-    config = numpy_llama.write(place / "source", **VARIANTS[request.param])
-    run(chaski_quantize, place / "source", "-o", place / "model", "--scheme", scheme)
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: "-".join(map(str, case)))
+def made(request, chaski_quantize, tmp_path_factory):
+    variant, scheme, bits = request.param
+    place = tmp_path_factory.mktemp(variant)
+    config = numpy_llama.write(place / "source", **VARIANTS[variant])
+    options = ["--scheme", scheme, "--embedding-bits", str(bits)]
+    run(chaski_quantize, place / "source", "-o", place / "model", *options)
     return config, place / "model"
 
 
@@ -70,7 +74,7 @@ def test_onnx_own_checker_finds_nothing(made):
     onnx.checker.check_model(str(made[1] / "model.onnx"), full_check=True)
 
 
-def test_logits_are_those_of_the_4_bit_weights(made):
+def test_logits_are_those_of_the_quantised_weights(made):
     """Prefill at once, in chunks, and token by token give the logits numpy gives."""
     config, folder = made
     expected = numpy_llama.logits(config, ModelFolder(folder).weights(), IDS)
@@ -96,6 +100,32 @@ def test_the_answer_is_near_that_of_the_source(made):
     ours = ort.OrtModel(folder).decoder().feed_all(IDS)
     similarity = (exact * ours).sum() / np.linalg.norm(exact) / np.linalg.norm(ours)
     assert similarity > 0.96, similarity
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+def test_tables_of_8_bits_are_near_the_source_and_shared_when_tied(
+    tied, chaski_quantize, tmp_path
+):
+    numpy_llama.write(tmp_path / "source", tie_word_embeddings=tied)
+    output = tmp_path / "model"
+    run(chaski_quantize, tmp_path / "source", "-o", output, "--embedding-bits", "8")
+    from safetensors.numpy import load_file
+
+    source = load_file(tmp_path / "source" / "model.safetensors")
+    model = ModelFolder(output)
+    ours, ranges = model.weights(), model.external_ranges()
+    assert model.manifest["quantisation"]["embedding_bits"] == 8
+    names = ["model.embed_tokens.weight", "lm_head.weight"]
+    source.setdefault(names[1], source[names[0]])
+    for name in names:
+        exact = source[name].reshape(-1, BLOCK)
+        moved = np.abs(ours[name].reshape(-1, BLOCK) - exact).max(axis=1)
+        # Half of one of the 127 steps that a block's largest weight takes, and
+        # the rounding of a step to f16.
+        assert (moved <= (1 / 254 + 1e-5) * np.abs(exact).max(axis=1)).all(), name
+    for part in ("quants", "scales"):
+        table, head = (ranges[f"{name}.{part}"] for name in names)
+        assert (table == head) == tied
 
 
 def test_the_summary_tells_kinds_sizes_and_errors(chaski_quantize, tmp_path):

@@ -76,7 +76,7 @@ pub enum Error {
     },
     /// A weight that cannot be quantised.
     #[error(
-        "tensor {tensor}: the weight in row {row}, column {column} {reason}: the source is damaged or was never fit for 4 bits"
+        "tensor {tensor}: the weight in row {row}, column {column} {reason}: the source is damaged or was never fit for quantisation"
     )]
     BadWeight {
         /// Hugging Face name of the tensor.

@@ -1,9 +1,10 @@
-//! Turns a Llama (Hugging Face folder or GGUF file) into a 4-bit model folder.
+//! Turns a Llama (Hugging Face folder or GGUF file) into a model folder of 4-bit
+//! weights.
 //!
 //! The input side is [`source`]: every format answers through one trait, mapped
 //! and read row by row, so that memory does not grow with the model.
 //! [`convert::quantise`] goes through the tensors of [`plan`], turns rows into
-//! blocks of 4 bits by [`q4`], streams them into the data file by [`folder`],
+//! blocks by the module [`quantise`](mod@quantise), streams them into the data file by [`folder`],
 //! and describes them in a graph built by [`onnx`].
 
 #![deny(unsafe_code)]
@@ -15,7 +16,7 @@ pub mod folder;
 pub mod onnx;
 pub mod plan;
 pub mod progress;
-pub mod q4;
+pub mod quantise;
 pub mod rope;
 pub mod source;
 pub mod summary;
@@ -25,3 +26,4 @@ mod testing;
 
 pub use convert::{Options, Scheme, quantise};
 pub use error::{Error, Result};
+pub use quantise::Bits;

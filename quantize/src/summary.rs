@@ -9,7 +9,7 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use indicatif::HumanBytes;
 
 use crate::plan::Kind;
-use crate::q4::ErrorSums;
+use crate::quantise::ErrorSums;
 
 /// The tensors of a kind, together.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -6,11 +6,11 @@ use crate::architecture::BLOCK_SIZE;
 use crate::convert::{Options, Scheme};
 use crate::error::{Error, Result};
 use crate::folder::DataWriter;
-use crate::onnx::weights::{BlockMatrix, Placement, StoredTensor, ZeroPoints};
+use crate::onnx::weights::{BlockMatrix, StoredTensor, ZeroPoints};
 use crate::plan::{Kind, PlannedTensor, Storage};
-use crate::q4::{
-    ErrorSums, FractionalZeroPoints, MAX_F16_DEVIATION, Symmetry, check_finite, import_rows,
-    quantise_rows, rows_per_task,
+use crate::quantise::{
+    Bits, ErrorSums, Form, FractionalZeroPoints, Importance, MAX_F16_DEVIATION, check_finite,
+    import_rows, quantise_rows, rows_per_task,
 };
 use crate::source::{Encoding, Source, TensorInfo};
 use crate::summary::Totals;
@@ -27,10 +27,19 @@ pub struct TensorWriter<'a> {
     notes: Vec<String>,
 }
 
-/// Over all tensors that were taken over from Q4_0 and Q4_1.
+/// How a tensor's blocks come about.
+enum Way {
+    /// They are there already, with so many bits.
+    Import(Bits),
+    /// They are made of the weights.
+    Quantise(Form),
+}
+
+/// Over all tensors that were taken over from Q4_0, Q4_1 and Q8_0.
 #[derive(Debug, Default)]
 struct Imported {
-    exact: usize,
+    exact_q4: usize,
+    exact_q8: usize,
     fractional: usize,
     in_f32: Vec<String>,
     deviation: f64,
@@ -89,11 +98,12 @@ impl<'a> TensorWriter<'a> {
     pub fn into_notes(self) -> Vec<String> {
         let mut notes = self.notes;
         let imported = self.imported;
-        if imported.exact > 0 {
-            notes.push(format!(
-                "tensors taken over unchanged from Q4_0: {}",
-                imported.exact
-            ));
+        for (encoding, count) in [("Q4_0", imported.exact_q4), ("Q8_0", imported.exact_q8)] {
+            if count > 0 {
+                notes.push(format!(
+                    "tensors taken over unchanged from {encoding}: {count}"
+                ));
+            }
         }
         if imported.fractional > 0 {
             notes.push(format!(
@@ -141,37 +151,60 @@ impl<'a> TensorWriter<'a> {
             let reason = format!("its {} columns are no whole blocks", tensor.columns);
             return Err(Error::read(&tensor.name, reason));
         }
-        let symmetry = match (self.options.scheme, info.encoding) {
+        match self.way(tensor, info.encoding, integer_zero_points) {
+            Way::Import(bits) => self.import(tensor, bits, pace),
+            Way::Quantise(form) => self.requantise(tensor, form, pace),
+        }
+    }
+
+    fn way(
+        &mut self,
+        tensor: &PlannedTensor,
+        encoding: Encoding,
+        integer_zero_points: bool,
+    ) -> Way {
+        let name = &tensor.name;
+        let table = matches!(tensor.kind, Kind::Embedding | Kind::Head);
+        if table && self.options.embedding_bits == Bits::Eight {
+            return match encoding {
+                Encoding::Q8_0 => Way::Import(Bits::Eight),
+                Encoding::Q4_0 => {
+                    self.notes.push(format!(
+                        "{name} is Q4_0: its 4 bits could be had unchanged, in half the bytes"
+                    ));
+                    Way::Quantise(Form::Symmetric8)
+                }
+                _ => Way::Quantise(Form::Symmetric8),
+            };
+        }
+        match (self.options.scheme, encoding) {
             (Scheme::Auto, Encoding::Q4_1) if integer_zero_points => {
                 self.notes.push(format!(
-                    "{} is Q4_1, but its operator takes integer zero points only: quantised again",
-                    tensor.name
+                    "{name} is Q4_1, but its operator takes integer zero points only: quantised again"
                 ));
-                Symmetry::Asymmetric
+                Way::Quantise(Form::Asymmetric4)
             }
-            (Scheme::Auto, Encoding::Q4_0 | Encoding::Q4_1) => return self.import(tensor, pace),
-            (Scheme::Auto, _) if matches!(tensor.kind, Kind::Embedding | Kind::Head) => {
-                Symmetry::Asymmetric
-            }
-            (Scheme::Auto | Scheme::Symmetric, _) => Symmetry::Symmetric,
-            (Scheme::Asymmetric, _) => Symmetry::Asymmetric,
-        };
-        self.requantise(tensor, symmetry, pace)
+            (Scheme::Auto, Encoding::Q4_0 | Encoding::Q4_1) => Way::Import(Bits::Four),
+            (Scheme::Auto, _) if table => Way::Quantise(Form::Asymmetric4),
+            (Scheme::Auto | Scheme::Symmetric, _) => Way::Quantise(Form::Symmetric4),
+            (Scheme::Asymmetric, _) => Way::Quantise(Form::Asymmetric4),
+        }
     }
 
     fn requantise(
         &mut self,
         tensor: &PlannedTensor,
-        symmetry: Symmetry,
+        form: Form,
         pace: &mut Pace<'_>,
     ) -> Result<Converted> {
         let (mut scales, mut zero_points) = (Vec::<f16>::new(), Vec::new());
         let mut error = ErrorSums::default();
+        let importance = self.importance(tensor)?;
         self.data.begin()?;
         for rows in chunks(tensor) {
             self.options.check_interrupt()?;
             let count = rows.len();
-            let part = quantise_rows(self.source, &tensor.name, rows, tensor.columns, symmetry)?;
+            let part = quantise_rows(self.source, &tensor.name, rows, form, &importance)?;
             self.data.write(&part.quants)?;
             scales.extend(part.scales);
             zero_points.extend(part.zero_points);
@@ -180,14 +213,39 @@ impl<'a> TensorWriter<'a> {
         }
         let quants = self.data.end();
         let scales = self.data.range_f16(&scales)?;
-        let zero_points = match symmetry {
-            Symmetry::Symmetric => ZeroPoints::Implied,
-            Symmetry::Asymmetric => ZeroPoints::Packed(self.data.range(&zero_points)?),
+        let zero_points = if form.has_zero_points() {
+            ZeroPoints::Packed(self.data.range(&zero_points)?)
+        } else {
+            ZeroPoints::Implied
         };
-        Ok(matrix(tensor, quants, scales, zero_points, error))
+        let matrix = BlockMatrix {
+            rows: tensor.rows,
+            columns: tensor.columns,
+            bits: form.bits(),
+            quants,
+            scales,
+            zero_points,
+        };
+        Ok(converted(matrix, error))
     }
 
-    fn import(&mut self, tensor: &PlannedTensor, pace: &mut Pace<'_>) -> Result<Converted> {
+    /// How much the columns matter, by the norm before them.
+    fn importance(&self, tensor: &PlannedTensor) -> Result<Importance> {
+        let Some(norm) = &tensor.input_norm else {
+            return Ok(Importance::alike(tensor.columns));
+        };
+        let mut weights = vec![0.0f32; tensor.columns];
+        self.source.read_rows(norm, 0..1, &mut weights)?;
+        check_finite(norm, 0, tensor.columns, &weights)?;
+        Ok(Importance::of_norm(&weights))
+    }
+
+    fn import(
+        &mut self,
+        tensor: &PlannedTensor,
+        bits: Bits,
+        pace: &mut Pace<'_>,
+    ) -> Result<Converted> {
         let name = tensor.name.as_str();
         let mut scales = Vec::<f16>::new();
         let mut points: Option<FractionalZeroPoints> = None;
@@ -196,8 +254,8 @@ impl<'a> TensorWriter<'a> {
         for rows in chunks(tensor) {
             self.options.check_interrupt()?;
             let count = rows.len();
-            let part = import_rows(self.source, name, rows, tensor.columns)?
-                .ok_or_else(|| Error::read(name, "no 4-bit blocks, although it said so"))?;
+            let part = import_rows(self.source, name, rows, tensor.columns, bits)?
+                .ok_or_else(|| Error::read(name, "not the blocks that it said it had"))?;
             self.data.write(&part.quants)?;
             scales.extend(part.scales);
             squared_weights += part.squared_weights;
@@ -215,7 +273,10 @@ impl<'a> TensorWriter<'a> {
         };
         let zero_points = match points {
             None => {
-                self.imported.exact += 1;
+                match bits {
+                    Bits::Four => self.imported.exact_q4 += 1,
+                    Bits::Eight => self.imported.exact_q8 += 1,
+                }
                 ZeroPoints::Implied
             }
             Some(points) => {
@@ -224,7 +285,15 @@ impl<'a> TensorWriter<'a> {
                 self.fractional(name, &points)?
             }
         };
-        Ok(matrix(tensor, quants, scales, zero_points, error))
+        let matrix = BlockMatrix {
+            rows: tensor.rows,
+            columns: tensor.columns,
+            bits,
+            quants,
+            scales,
+            zero_points,
+        };
+        Ok(converted(matrix, error))
     }
 
     fn fractional(&mut self, name: &str, points: &FractionalZeroPoints) -> Result<ZeroPoints> {
@@ -242,29 +311,13 @@ impl<'a> TensorWriter<'a> {
 
 type Converted = (StoredTensor, u64, ErrorSums);
 
-fn matrix(
-    tensor: &PlannedTensor,
-    quants: Placement,
-    scales: Placement,
-    zero_points: ZeroPoints,
-    error: ErrorSums,
-) -> Converted {
-    let zero_point_bytes = match zero_points {
+fn converted(matrix: BlockMatrix, error: ErrorSums) -> Converted {
+    let zero_point_bytes = match matrix.zero_points {
         ZeroPoints::Implied => 0,
         ZeroPoints::Packed(p) | ZeroPoints::F16(p) | ZeroPoints::F32(p) => p.length,
     };
-    let stored = StoredTensor::Blocks(BlockMatrix {
-        rows: tensor.rows,
-        columns: tensor.columns,
-        quants,
-        scales,
-        zero_points,
-    });
-    (
-        stored,
-        quants.length + scales.length + zero_point_bytes,
-        error,
-    )
+    let bytes = matrix.quants.length + matrix.scales.length + zero_point_bytes;
+    (StoredTensor::Blocks(matrix), bytes, error)
 }
 
 /// The rows of a tensor in the portions that are held in memory at a time.

@@ -9,7 +9,7 @@ use half::f16;
 use crate::architecture::Architecture;
 use crate::error::{Error, Result};
 use crate::plan;
-use crate::source::{Encoding, Q4Blocks, Source, TensorInfo, TextFiles};
+use crate::source::{Encoding, Q4Blocks, Q8Blocks, Source, TensorInfo, TextFiles};
 
 /// A tensor in memory.
 pub enum Held {
@@ -17,6 +17,8 @@ pub enum Held {
     Plain(Vec<f32>),
     /// As Q4_0 (no minimums) or Q4_1.
     Q4(Q4Blocks),
+    /// As Q8_0.
+    Q8(Q8Blocks),
 }
 
 /// Tensors by name, with their rows and columns.
@@ -111,7 +113,24 @@ impl Memory {
         *held = Held::Q4(q4_blocks(*rows * *columns / 32, minimums));
         match held {
             Held::Q4(blocks) => blocks,
-            Held::Plain(_) => unreachable!(),
+            _ => unreachable!(),
+        }
+    }
+
+    /// Stores a tensor as Q8_0 instead, every quant among its own.
+    pub fn hold_q8(&mut self, name: &str) -> &mut Q8Blocks {
+        let (rows, columns, held) = self.tensors.get_mut(name).unwrap();
+        let count = *rows * *columns / 32;
+        *held = Held::Q8(Q8Blocks {
+            quants: (0..count * 32).map(|i| (i * 37) as u8).collect(),
+            scales: noise(count, 5)
+                .iter()
+                .map(|x| f16::from_f32(x * 0.01))
+                .collect(),
+        });
+        match held {
+            Held::Q8(blocks) => blocks,
+            _ => unreachable!(),
         }
     }
 }
@@ -135,6 +154,7 @@ impl Source for Memory {
             Held::Plain(_) => Encoding::F32,
             Held::Q4(blocks) if blocks.mins.is_empty() => Encoding::Q4_0,
             Held::Q4(_) => Encoding::Q4_1,
+            Held::Q8(_) => Encoding::Q8_0,
         };
         Some(TensorInfo {
             name: name.to_owned(),
@@ -153,7 +173,7 @@ impl Source for Memory {
         let (_, columns, held) = self
             .tensors
             .get(name)
-            .ok_or_else(|| Error::read(name, "not there"))?;
+            .ok_or_else(|| Error::read(name, "the source does not have it"))?;
         match held {
             Held::Plain(values) => {
                 out.copy_from_slice(&values[rows.start * columns..rows.end * columns]);
@@ -162,6 +182,13 @@ impl Source for Memory {
                 let first = rows.start * columns;
                 for (i, out) in out.iter_mut().enumerate() {
                     *out = q4_value(blocks, first + i);
+                }
+            }
+            Held::Q8(blocks) => {
+                let quants = &blocks.quants[rows.start * columns..rows.end * columns];
+                let scales = &blocks.scales[rows.start * columns / 32..];
+                for (i, (out, &quant)) in out.iter_mut().zip(quants).enumerate() {
+                    *out = (f32::from(quant) - 128.0) * scales[i / 32].to_f32();
                 }
             }
         }
@@ -178,6 +205,16 @@ impl Source for Memory {
         if !blocks.mins.is_empty() {
             out.mins.extend(&blocks.mins[first..last]);
         }
+        Ok(true)
+    }
+
+    fn read_q8_rows(&self, name: &str, rows: Range<usize>, out: &mut Q8Blocks) -> Result<bool> {
+        let Some((_, columns, Held::Q8(blocks))) = self.tensors.get(name) else {
+            return Ok(false);
+        };
+        let (first, last) = (rows.start * columns / 32, rows.end * columns / 32);
+        out.quants.extend(&blocks.quants[first * 32..last * 32]);
+        out.scales.extend(&blocks.scales[first..last]);
         Ok(true)
     }
 

@@ -126,30 +126,41 @@ class ModelFolder:
     def _matrix(self, node) -> np.ndarray:
         assert node.op_type == "MatMulNBits", node.op_type
         rows, columns = _attribute(node, "N"), _attribute(node, "K")
-        assert _attribute(node, "bits") == 4 and _attribute(node, "block_size") == BLOCK
         zero_points = self.array(node.input[3]) if len(node.input) > 3 and node.input[3] else None
-        packed, scales = self.array(node.input[1]), self.array(node.input[2])
-        return dequantise(packed, scales, zero_points, rows, columns)
+        quants, scales = self.array(node.input[1]), self.array(node.input[2])
+        bits = self._bits(node)
+        assert quants.shape == (rows, columns // BLOCK, BLOCK * bits // 8), quants.shape
+        return dequantise(quants, scales, zero_points, bits, rows, columns)
+
+    def _bits(self, node) -> int:
+        """Bits of a node's weights, which are those the manifest tells."""
+        assert _attribute(node, "block_size") == BLOCK
+        bits = _attribute(node, "bits")
+        table = node.op_type == "GatherBlockQuantized" or "logits" in node.output
+        told = self.manifest["quantisation"]
+        assert bits == told["embedding_bits" if table else "bits"], (node.name, bits, told)
+        return bits
 
     def _embedding(self) -> np.ndarray:
         (gather,) = [n for n in self.graph.node if n.op_type == "GatherBlockQuantized"]
         assert gather.input[1] == "input_ids"
-        assert _attribute(gather, "bits") == 4 and _attribute(gather, "block_size") == BLOCK
-        packed, scales = self.array(gather.input[0]), self.array(gather.input[2])
+        bits = self._bits(gather)
+        quants, scales = self.array(gather.input[0]), self.array(gather.input[2])
         zero_points = (
             self.array(gather.input[3]) if len(gather.input) > 3 and gather.input[3] else None
         )
-        rows, columns = packed.shape[0], packed.shape[1] * 2
-        return dequantise(packed, scales, zero_points, rows, columns)
+        rows, columns = quants.shape[0], quants.shape[1] * 8 // bits
+        return dequantise(quants, scales, zero_points, bits, rows, columns)
 
 
-def dequantise(packed, scales, zero_points, rows: int, columns: int) -> np.ndarray:
+def dequantise(quants, scales, zero_points, bits: int, rows: int, columns: int) -> np.ndarray:
     """`(q - zero_point) * scale` of each weight, in f32."""
     blocks = columns // BLOCK
-    codes = _nibbles(packed.reshape(rows, columns // 2)).astype(np.float32)
+    codes = quants.reshape(rows, columns * bits // 8)
+    codes = (_nibbles(codes) if bits == 4 else codes).astype(np.float32)
     codes = codes.reshape(rows, blocks, BLOCK)
     if zero_points is None:
-        zeros = np.float32(8)
+        zeros = np.float32(1 << (bits - 1))
     elif zero_points.dtype == np.uint8:
         zeros = _nibbles(zero_points.reshape(rows, -1))[:, :blocks, None].astype(np.float32)
     else:

@@ -96,7 +96,6 @@ pub struct Quantisation {
     /// Bits a weight: 4.
     pub bits: u32,
     /// Bits a weight of the embedding and the head: 4 or 8.
-    #[serde(default)]
     pub embedding_bits: u32,
     /// Weights that share a scale: 32.
     pub block_size: usize,

@@ -174,6 +174,95 @@ fn the_scheme_and_the_source_decide_on_zero_points() {
 }
 
 #[test]
+fn tables_in_8_bits_are_shared_and_the_rest_keeps_4() {
+    let mut source = tiny();
+    source.hold_q8(plan::EMBEDDING);
+    for scheme in [Scheme::Auto, Scheme::Symmetric, Scheme::Asymmetric] {
+        let options = Options {
+            scheme,
+            embedding_bits: Bits::Eight,
+            ..Options::default()
+        };
+        let (_home, output, summary) = convert(&source, &options);
+        let graph = graph(&output);
+        let part = |name: &str| {
+            let found = graph.initializer.iter().find(|i| i.name == name);
+            found.unwrap_or_else(|| panic!("{name}"))
+        };
+        let table = part("model.embed_tokens.weight.quants");
+        let head = part("lm_head.weight.quants");
+        assert_eq!(
+            (&table.dims[..], &head.dims[..]),
+            (&[40, 64][..], &[40, 2, 32][..])
+        );
+        assert_eq!(table.external_data, head.external_data);
+        assert_eq!(
+            part("model.embed_tokens.weight.scales").external_data,
+            part("lm_head.weight.scales").external_data
+        );
+        for node in &graph.node {
+            let bits = node.attribute.iter().find(|a| a.name == "bits");
+            let Some(bits) = bits.and_then(|a| a.i) else {
+                continue;
+            };
+            let of_table = node.op_type == "GatherBlockQuantized" || node.name.contains("lm_head");
+            assert_eq!(bits, if of_table { 8 } else { 4 }, "{}", node.name);
+            // Data or activations, the other of them, scales: no zero points.
+            assert!(!of_table || node.input.len() == 3, "{}", node.name);
+        }
+        let embedding = summary.kinds[&Kind::Embedding];
+        assert_eq!(embedding.bytes_after, 40 * 64 + 40 * 2 * 2);
+        assert_eq!(embedding.bits_per_weight(), 8.5);
+        assert_eq!(embedding.error.squared_error, 0.0);
+        assert!(summary.notes.concat().contains("unchanged from Q8_0: 1"));
+        let text = fs::read(output.join(MANIFEST)).unwrap();
+        let manifest: Manifest = serde_json::from_slice(&text).unwrap();
+        let quantisation = manifest.quantisation;
+        assert_eq!((quantisation.bits, quantisation.embedding_bits), (4, 8));
+    }
+}
+
+#[test]
+fn any_source_can_have_tables_in_8_bits() {
+    let eight = Options {
+        embedding_bits: Bits::Eight,
+        ..Options::default()
+    };
+    let mut source = tiny();
+    source.architecture.tied_embeddings = false;
+    let values = crate::testing::weights(40 * 64, 77);
+    source.tensors.insert(
+        plan::HEAD.into(),
+        (40, 64, crate::testing::Held::Plain(values)),
+    );
+    source.hold_q4(plan::EMBEDDING, false);
+    let (_home, output, summary) = convert(&source, &eight);
+    for kind in [Kind::Embedding, Kind::Head] {
+        let totals = summary.kinds[&kind];
+        assert_eq!(totals.bits_per_weight(), 8.5);
+        let error = totals.error.relative();
+        assert!(error > 0.0 && error < 0.01, "{kind:?} {error}");
+    }
+    assert!(
+        summary
+            .notes
+            .concat()
+            .contains("embed_tokens.weight is Q4_0")
+    );
+    let head = inputs_of(&graph(&output), "/lm_head/MatMulNBits");
+    assert_eq!(head[1], "lm_head.weight.quants");
+
+    source.plain(plan::HEAD)[65] = f32::NAN;
+    let (home, output) = home();
+    let error = quantise_source(&source, &output, &eight, &mut Silent).unwrap_err();
+    assert!(
+        error.to_string().contains("row 1, column 1 is NaN"),
+        "{error}"
+    );
+    assert!(is_empty(&home));
+}
+
+#[test]
 fn the_context_can_be_capped() {
     let capped = |length| {
         let options = Options {
@@ -242,7 +331,7 @@ fn bad_tensors_leave_nothing_and_are_named() {
         ),
         (
             |s| drop(s.tensors.remove(plan::FINAL_NORM)),
-            "model.norm.weight: the source does not",
+            "tensor model.norm.weight:",
         ),
         (
             |s| s.tensors.get_mut(plan::EMBEDDING).unwrap().0 = 39,

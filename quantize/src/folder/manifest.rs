@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::architecture::{Architecture, BLOCK_SIZE};
-use crate::convert::Scheme;
+use crate::convert::{Options, Scheme};
+use crate::quantise::Bits;
 
 /// Value of `format`.
 pub const FORMAT: &str = "chaski-model";
@@ -26,8 +27,10 @@ pub struct FileEntry {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Quantisation {
-    /// Bits of a weight.
+    /// Bits of a weight of the layers.
     pub bits: u32,
+    /// Bits of a weight of the embedding and the output head: 4 or 8.
+    pub embedding_bits: u32,
     /// Weights that share a scale.
     pub block_size: usize,
     /// The scheme that was asked for.
@@ -68,7 +71,7 @@ impl Manifest {
     /// The manifest of a folder written by this version of the program.
     pub fn new(
         architecture: Architecture,
-        scheme: Scheme,
+        options: &Options,
         files: BTreeMap<String, FileEntry>,
         source: SourceEntry,
     ) -> Self {
@@ -78,9 +81,10 @@ impl Manifest {
             created_by: concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")).to_owned(),
             architecture,
             quantisation: Quantisation {
-                bits: 4,
+                bits: Bits::Four.count(),
+                embedding_bits: options.embedding_bits.count(),
                 block_size: BLOCK_SIZE,
-                scheme,
+                scheme: options.scheme,
             },
             files,
             source,

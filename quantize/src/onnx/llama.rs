@@ -8,7 +8,7 @@ use super::proto::{DataType, ModelProto};
 use super::weights::{BlockMatrix, Reader, StoredTensor, StoredTensors, float_initializer};
 use crate::architecture::{Architecture, BLOCK_SIZE};
 use crate::error::{Error, Result};
-use crate::plan::{EMBEDDING, FINAL_NORM, HEAD, Kind, has_bias};
+use crate::plan::{EMBEDDING, FINAL_NORM, HEAD, INPUT_NORM, Kind, POST_ATTENTION_NORM, has_bias};
 
 /// Name of the table of cosines.
 pub const COS_CACHE: &str = "cos_cache";
@@ -81,7 +81,7 @@ impl Llama<'_> {
             "/model/embed_tokens/GatherBlockQuantized",
             &inputs,
             &[
-                ("bits", Int(4)),
+                ("bits", Int(matrix.bits.count().into())),
                 ("block_size", Int(BLOCK_SIZE as i64)),
                 ("gather_axis", Int(0)),
                 ("quantize_axis", Int(1)),
@@ -137,15 +137,15 @@ impl Llama<'_> {
         let weights = format!("model.layers.{layer}");
         let node = format!("/model/layers.{layer}");
         let normed = self.norm(
-            &format!("{weights}.input_layernorm.weight"),
-            &format!("{node}/input_layernorm"),
+            &format!("{weights}.{INPUT_NORM}.weight"),
+            &format!("{node}/{INPUT_NORM}"),
             hidden,
         )?;
         let attention = self.attention(layer, &normed, cache)?;
         let hidden = self.add(&format!("{node}/attn/Add"), hidden, &attention);
         let normed = self.norm(
-            &format!("{weights}.post_attention_layernorm.weight"),
-            &format!("{node}/post_attention_layernorm"),
+            &format!("{weights}.{POST_ATTENTION_NORM}.weight"),
+            &format!("{node}/{POST_ATTENTION_NORM}"),
             &hidden,
         )?;
         let mlp = self.mlp(layer, &normed)?;
@@ -260,7 +260,7 @@ impl Llama<'_> {
             &[
                 ("K", Int(matrix.columns as i64)),
                 ("N", Int(matrix.rows as i64)),
-                ("bits", Int(4)),
+                ("bits", Int(matrix.bits.count().into())),
                 ("block_size", Int(BLOCK_SIZE as i64)),
             ],
         );

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::builder::Initializer;
 use super::proto::DataType;
 use crate::architecture::BLOCK_SIZE;
+use crate::quantise::Bits;
 
 /// A range of bytes of the external data file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +20,7 @@ pub struct Placement {
 /// How the zero points of a tensor are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ZeroPoints {
-    /// Not at all: 8 for every block.
+    /// Not at all: 8 for every block of 4 bits, 128 for those of 8.
     Implied,
     /// Integers, two to a byte.
     Packed(Placement),
@@ -29,14 +30,16 @@ pub enum ZeroPoints {
     F32(Placement),
 }
 
-/// A matrix in 4-bit blocks along its columns.
+/// A matrix in blocks along its columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockMatrix {
     /// Output features.
     pub rows: usize,
     /// Input features.
     pub columns: usize,
-    /// 16 bytes a block.
+    /// Bits of a weight.
+    pub bits: Bits,
+    /// 16 or 32 bytes a block.
     pub quants: Placement,
     /// An f16 a block.
     pub scales: Placement,
@@ -47,7 +50,7 @@ pub struct BlockMatrix {
 /// A tensor as it lies in the data file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoredTensor {
-    /// A matrix in 4-bit blocks.
+    /// A matrix in blocks.
     Blocks(BlockMatrix),
     /// A vector of f32.
     Vector {
@@ -74,9 +77,9 @@ pub type StoredTensors = BTreeMap<String, StoredTensor>;
 /// different shapes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reader {
-    /// `MatMulNBits`: `[N, K/32, 16]`.
+    /// `MatMulNBits`: `[N, K/32, 16]`, or 32 for 8 bits.
     MatMul,
-    /// `GatherBlockQuantized`: `[vocabulary, K/2]`.
+    /// `GatherBlockQuantized`: `[vocabulary, K/2]`, or K for 8 bits.
     Gather,
 }
 
@@ -86,11 +89,12 @@ impl BlockMatrix {
         self.columns / BLOCK_SIZE
     }
 
-    /// The initialiser of the 4-bit values.
+    /// The initialiser of the quantised values.
     pub fn quants(&self, tensor: &str, reader: Reader) -> Initializer {
+        let (blocks, block_bytes) = (self.row_blocks(), self.bits.block_bytes());
         let dims = match reader {
-            Reader::MatMul => vec![self.rows, self.row_blocks(), BLOCK_SIZE / 2],
-            Reader::Gather => vec![self.rows, self.columns / 2],
+            Reader::MatMul => vec![self.rows, blocks, block_bytes],
+            Reader::Gather => vec![self.rows, blocks * block_bytes],
         };
         initializer(tensor, "quants", DataType::Uint8, dims, self.quants)
     }

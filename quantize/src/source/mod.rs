@@ -66,6 +66,17 @@ pub struct Q4Blocks {
     pub mins: Vec<half::f16>,
 }
 
+/// Blocks of 32 weights in 8 bits as Q8_0 holds them, in row order.
+///
+/// `weight = scale * (q - 128)`.
+#[derive(Clone, Debug, Default)]
+pub struct Q8Blocks {
+    /// 32 bytes a block, each 128 more than GGUF's signed one (ONNX order).
+    pub quants: Vec<u8>,
+    /// One a block.
+    pub scales: Vec<half::f16>,
+}
+
 /// The text side of a model, as the files of the model folder hold it.
 #[derive(Clone, Debug)]
 pub struct TextFiles {
@@ -94,6 +105,12 @@ pub trait Source: Send + Sync {
     /// Appends rows of a Q4_0 or Q4_1 tensor without touching their values;
     /// `false` when the tensor is stored otherwise.
     fn read_q4_rows(&self, name: &str, rows: Range<usize>, out: &mut Q4Blocks) -> Result<bool>;
+    /// Appends rows of a Q8_0 tensor without touching their values; `false`
+    /// when the tensor is stored otherwise.
+    fn read_q8_rows(&self, name: &str, rows: Range<usize>, out: &mut Q8Blocks) -> Result<bool> {
+        let _ = (name, rows, out);
+        Ok(false)
+    }
     /// Tokenizer, chat template and generation settings.
     fn text_files(&self) -> Result<TextFiles>;
 }

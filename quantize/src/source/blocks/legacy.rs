@@ -5,6 +5,8 @@
 
 use half::f16;
 
+use crate::source::Q8Blocks;
+
 pub(super) const Q8_0_BYTES: usize = 34;
 pub(super) const Q4_0_BYTES: usize = 18;
 pub(super) const Q4_1_BYTES: usize = 20;
@@ -53,6 +55,15 @@ pub(super) fn q8_0(bytes: &[u8], out: &mut [f32]) {
             *out = scale * f32::from(quant.cast_signed());
         }
     });
+}
+
+/// Appends the blocks of a row of Q8_0 bit by bit: adding 128 to a signed byte
+/// is flipping its highest bit.
+pub(crate) fn append_q8(bytes: &[u8], out: &mut Q8Blocks) {
+    for [s0, s1, quants @ ..] in bytes.as_chunks::<Q8_0_BYTES>().0 {
+        out.scales.push(f16::from_le_bytes([*s0, *s1]));
+        out.quants.extend(quants.iter().map(|quant| quant ^ 0x80));
+    }
 }
 
 /// f16 scale, 16 bytes of nibbles; zero point 8.
@@ -111,6 +122,26 @@ mod tests {
         let mut out = [9.0; 32];
         q8_0(&block, &mut out);
         assert_eq!((out[0], out[1], out[2], out[31]), (-64.0, 63.5, 0.0, -0.5));
+    }
+
+    #[test]
+    fn q8_0_blocks_mean_the_same_values() {
+        // Every signed byte, -128 among them, in eight blocks of unlike scales.
+        let mut bytes = Vec::new();
+        for block in 0..8u8 {
+            bytes.extend([block * 31, 0x38 ^ block << 5]);
+            bytes.extend((0..32).map(|i| block * 32 + i));
+        }
+        let mut values = [0.0; 256];
+        q8_0(&bytes, &mut values);
+        let mut blocks = Q8Blocks::default();
+        append_q8(&bytes, &mut blocks);
+        assert_eq!((blocks.scales.len(), blocks.quants.len()), (8, 256));
+        for (i, value) in values.iter().enumerate() {
+            let level = f32::from(blocks.quants[i]) - 128.0;
+            assert_eq!(*value, level * blocks.scales[i / 32].to_f32());
+        }
+        assert_eq!((blocks.quants[0x80], blocks.quants[0x7f]), (0, 255));
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod k_quants;
 mod legacy;
 mod nibbles;
 
+pub(crate) use legacy::append_q8;
 pub(crate) use nibbles::append_q4;
 
 use super::Encoding;

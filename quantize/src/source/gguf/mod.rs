@@ -24,7 +24,7 @@ pub(crate) use self::file::MAGIC;
 use self::names::{RowOrder, gguf_name};
 use super::llama::expected_tensors;
 use super::rows::StoredRows;
-use super::{Encoding, Q4Blocks, Source, TensorInfo, TextFiles, blocks};
+use super::{Encoding, Q4Blocks, Q8Blocks, Source, TensorInfo, TextFiles, blocks};
 use crate::architecture::Architecture;
 use crate::error::{Error, Result};
 
@@ -53,6 +53,30 @@ impl Gguf {
         self.tensors
             .get(name)
             .ok_or_else(|| Error::read(name, "not a tensor of the model"))
+    }
+
+    /// Hands over the bytes of rows of a tensor whose encoding is `wanted`;
+    /// `false` where it is not.
+    fn each_row(
+        &self,
+        name: &str,
+        rows: Range<usize>,
+        wanted: impl Fn(Encoding) -> bool,
+        mut take: impl FnMut(Encoding, &[u8]),
+    ) -> Result<bool> {
+        let stored = self.stored(name)?;
+        stored.check(name, &rows)?;
+        if !wanted(stored.encoding) {
+            return Ok(false);
+        }
+        let order = RowOrder::of(name, &self.architecture);
+        let bytes = rows.len() * stored.row_bytes();
+        for row in rows {
+            let row = stored.row(name, &self.file.map, order.stored_at(row))?;
+            take(stored.encoding, row);
+        }
+        self.file.map.done_with(bytes);
+        Ok(true)
     }
 }
 
@@ -140,19 +164,15 @@ impl Source for Gguf {
     }
 
     fn read_q4_rows(&self, name: &str, rows: Range<usize>, out: &mut Q4Blocks) -> Result<bool> {
-        let stored = self.stored(name)?;
-        stored.check(name, &rows)?;
-        if !matches!(stored.encoding, Encoding::Q4_0 | Encoding::Q4_1) {
-            return Ok(false);
-        }
-        let order = RowOrder::of(name, &self.architecture);
-        let bytes = rows.len() * stored.row_bytes();
-        for row in rows {
-            let row = stored.row(name, &self.file.map, order.stored_at(row))?;
-            blocks::append_q4(stored.encoding, row, out);
-        }
-        self.file.map.done_with(bytes);
-        Ok(true)
+        let wanted = |encoding| matches!(encoding, Encoding::Q4_0 | Encoding::Q4_1);
+        self.each_row(name, rows, wanted, |encoding, row| {
+            blocks::append_q4(encoding, row, out);
+        })
+    }
+
+    fn read_q8_rows(&self, name: &str, rows: Range<usize>, out: &mut Q8Blocks) -> Result<bool> {
+        let wanted = |encoding| encoding == Encoding::Q8_0;
+        self.each_row(name, rows, wanted, |_, row| blocks::append_q8(row, out))
     }
 
     fn text_files(&self) -> Result<TextFiles> {

@@ -109,6 +109,61 @@ fn q4_rows_are_taken_over_in_hugging_faces_order() {
 }
 
 #[test]
+fn q8_rows_mean_what_read_rows_says() {
+    let a = tiny_architecture();
+    let mut builder = testing::model(&a);
+    // Q and K are permuted in the file, the embedding is not.
+    for name in ["token_embd.weight", "blk.1.attn_q.weight"] {
+        let (_, dimensions, kind, data) = builder
+            .tensors
+            .iter_mut()
+            .find(|(other, ..)| other == name)
+            .unwrap();
+        *kind = 8;
+        let blocks = dimensions.iter().product::<u64>() / 32;
+        *data = (0..blocks)
+            .flat_map(|block| {
+                let scale = half::f16::from_f32(1.0 + block as f32).to_le_bytes();
+                scale
+                    .into_iter()
+                    .chain((0..32).map(move |i| (block * 7 + i * 11) as u8))
+            })
+            .collect();
+    }
+    let gguf = open(&builder).unwrap();
+    for name in [
+        "model.embed_tokens.weight",
+        "model.layers.1.self_attn.q_proj.weight",
+    ] {
+        let mut blocks = Q8Blocks::default();
+        assert!(gguf.read_q8_rows(name, 3..30, &mut blocks).unwrap());
+        assert_eq!(
+            (blocks.scales.len(), blocks.quants.len()),
+            (27 * 2, 27 * 64)
+        );
+        let mut values = vec![0.0; 27 * 64];
+        gguf.read_rows(name, 3..30, &mut values).unwrap();
+        for (i, value) in values.iter().enumerate() {
+            let level = f32::from(blocks.quants[i]) - 128.0;
+            assert_eq!(*value, level * blocks.scales[i / 32].to_f32());
+        }
+        assert!(gguf.read_q8_rows(name, 0..999, &mut blocks).is_err());
+        assert!(
+            !gguf
+                .read_q4_rows(name, 0..1, &mut Q4Blocks::default())
+                .unwrap()
+        );
+    }
+    let mut blocks = Q8Blocks::default();
+    assert!(
+        !gguf
+            .read_q8_rows("model.norm.weight", 0..1, &mut blocks)
+            .unwrap()
+    );
+    assert!(blocks.quants.is_empty());
+}
+
+#[test]
 fn rope_scaling_is_recovered() {
     let a = Architecture {
         head_dim: 64,

@@ -5,8 +5,9 @@ use std::ops::Range;
 use half::f16;
 use rayon::prelude::*;
 
-use super::fit::{Fit, fit_asymmetric, fit_symmetric};
-use super::{BLOCK_BYTES, ErrorSums, Symmetry, pack_nibbles};
+use super::{
+    ErrorSums, Fit, Form, Importance, fit_absmax, fit_asymmetric, fit_symmetric, pack_nibbles,
+};
 use crate::architecture::BLOCK_SIZE;
 use crate::error::{Error, Result};
 use crate::source::Source;
@@ -14,10 +15,10 @@ use crate::source::Source;
 /// Weights that one task holds as f32: 512 KiB, so they stay in a core's cache.
 const TASK_WEIGHTS: usize = 1 << 17;
 
-/// Rows of a tensor in 4 bits.
+/// Rows of a tensor in 4 or 8 bits.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct QuantisedRows {
-    /// 16 bytes a block.
+    /// 16 or 32 bytes a block.
     pub quants: Vec<u8>,
     /// One a block.
     pub scales: Vec<f16>,
@@ -25,6 +26,16 @@ pub struct QuantisedRows {
     pub zero_points: Vec<u8>,
     /// Difference from the source.
     pub error: ErrorSums,
+}
+
+impl QuantisedRows {
+    /// Appends a block and returns its zero point.
+    fn push<const BYTES: usize>(&mut self, fit: Fit<BYTES>) -> u8 {
+        self.quants.extend(fit.quants);
+        self.scales.push(fit.scale);
+        self.error.squared_error += f64::from(fit.squared_error);
+        fit.zero_point
+    }
 }
 
 /// How many rows of that many columns one parallel task takes.
@@ -41,17 +52,18 @@ pub(super) fn tasks(rows: Range<usize>, columns: usize) -> Vec<Range<usize>> {
         .collect()
 }
 
-/// Reads and quantises rows. `columns` is the tensor's, a multiple of the block size.
+/// Reads and quantises rows; `importance` has as many columns as the tensor.
 pub fn quantise_rows(
     source: &dyn Source,
     tensor: &str,
     rows: Range<usize>,
-    columns: usize,
-    symmetry: Symmetry,
+    form: Form,
+    importance: &Importance,
 ) -> Result<QuantisedRows> {
+    let columns = importance.blocks().len() * BLOCK_SIZE;
     let parts: Vec<_> = tasks(rows, columns)
         .into_par_iter()
-        .map(|rows| quantise_task(source, tensor, rows, columns, symmetry))
+        .map(|rows| quantise_task(source, tensor, rows, form, importance))
         .collect();
     let mut whole = QuantisedRows::default();
     // In row order, so that sums and the first error do not depend on timing.
@@ -69,17 +81,17 @@ fn quantise_task(
     source: &dyn Source,
     tensor: &str,
     rows: Range<usize>,
-    columns: usize,
-    symmetry: Symmetry,
+    form: Form,
+    importance: &Importance,
 ) -> Result<QuantisedRows> {
-    let count = rows.len();
-    let mut weights = vec![0.0f32; count * columns];
+    let columns = importance.blocks().len() * BLOCK_SIZE;
+    let mut weights = vec![0.0f32; rows.len() * columns];
     source.read_rows(tensor, rows.clone(), &mut weights)?;
     check_finite(tensor, rows.start, columns, &weights)?;
 
     let blocks = weights.len() / BLOCK_SIZE;
     let mut out = QuantisedRows {
-        quants: Vec::with_capacity(blocks * BLOCK_BYTES),
+        quants: Vec::with_capacity(blocks * form.bits().block_bytes()),
         scales: Vec::with_capacity(blocks),
         ..QuantisedRows::default()
     };
@@ -87,29 +99,22 @@ fn quantise_task(
     for (row, row_weights) in rows.zip(weights.chunks_exact(columns)) {
         zero_points.clear();
         let (row_blocks, _) = row_weights.as_chunks::<BLOCK_SIZE>();
-        for (block, weights) in row_blocks.iter().enumerate() {
-            let fit = fit(weights, symmetry);
-            if !fit.scale.is_finite() {
+        for (block, (weights, factors)) in row_blocks.iter().zip(importance.blocks()).enumerate() {
+            zero_points.push(match form {
+                Form::Symmetric4 => out.push(fit_symmetric(weights, factors)),
+                Form::Asymmetric4 => out.push(fit_asymmetric(weights, factors)),
+                Form::Symmetric8 => out.push(fit_absmax(weights)),
+            });
+            if out.scales.last().is_none_or(|scale| !scale.is_finite()) {
                 return Err(too_large(tensor, row, block * BLOCK_SIZE));
             }
-            out.quants.extend(fit.quants);
-            out.scales.push(fit.scale);
-            zero_points.push(fit.zero_point);
-            out.error.squared_error += f64::from(fit.squared_error);
             out.error.squared_weights += squares(weights);
         }
-        if symmetry == Symmetry::Asymmetric {
+        if form.has_zero_points() {
             pack_nibbles(&zero_points, &mut out.zero_points);
         }
     }
     Ok(out)
-}
-
-fn fit(weights: &[f32; BLOCK_SIZE], symmetry: Symmetry) -> Fit {
-    match symmetry {
-        Symmetry::Symmetric => fit_symmetric(weights),
-        Symmetry::Asymmetric => fit_asymmetric(weights),
-    }
 }
 
 fn squares(weights: &[f32]) -> f64 {
@@ -141,6 +146,7 @@ fn too_large(tensor: &str, row: usize, column: usize) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quantise::Bits;
     use crate::testing::{Held, tiny, weights};
 
     const NAME: &str = "m";
@@ -166,25 +172,27 @@ mod tests {
         // Several tasks: each has 2^17 weights.
         let (rows, columns) = (5000, 96);
         let source = source(rows, columns);
-        for symmetry in [Symmetry::Symmetric, Symmetry::Asymmetric] {
-            let quantise = |rows| quantise_rows(&source, NAME, rows, columns, symmetry).unwrap();
+        for form in [Form::Symmetric4, Form::Asymmetric4, Form::Symmetric8] {
+            let alike = Importance::alike(columns);
+            let quantise = |rows| quantise_rows(&source, NAME, rows, form, &alike).unwrap();
             let whole = quantise(0..rows);
-            assert_eq!(whole.quants.len(), rows * columns / 2);
+            let row_bytes = 3 * form.bits().block_bytes();
+            assert_eq!(whole.quants.len(), rows * row_bytes);
             assert_eq!(whole.scales.len(), rows * 3);
             let last = quantise(rows - 1..rows);
-            assert_eq!(whole.quants[(rows - 1) * columns / 2..], last.quants);
+            assert_eq!(whole.quants[(rows - 1) * row_bytes..], last.quants);
             assert_eq!(whole.scales[(rows - 1) * 3..], last.scales);
             // Three zero points take two bytes, the last nibble is empty.
-            let packed = if symmetry == Symmetry::Symmetric {
-                0
-            } else {
-                2
-            };
+            let packed = if form.has_zero_points() { 2 } else { 0 };
             assert_eq!(whole.zero_points.len(), rows * packed);
             assert!(whole.zero_points.chunks(2).all(|row| row[1] < 16));
             assert_eq!(whole.zero_points[(rows - 1) * packed..], last.zero_points);
+            let expected = match form.bits() {
+                Bits::Four => 0.01..0.15,
+                Bits::Eight => 0.001..0.01,
+            };
             assert!(
-                (0.01..0.15).contains(&whole.error.relative()),
+                expected.contains(&whole.error.relative()),
                 "{:?}",
                 whole.error
             );
@@ -205,12 +213,15 @@ mod tests {
             source.plain(NAME)[4321 * 96 + 70] = bad;
             // In a later task, which may well be done first.
             source.plain(NAME)[5900 * 96] = f32::NAN;
-            let error = quantise_rows(&source, NAME, 0..6000, 96, Symmetry::Symmetric);
-            let message = error.unwrap_err().to_string();
-            assert!(
-                message.contains(wanted) && message.contains("tensor m"),
-                "{message}"
-            );
+            let alike = Importance::alike(96);
+            for form in [Form::Symmetric4, Form::Asymmetric4, Form::Symmetric8] {
+                let error = quantise_rows(&source, NAME, 0..6000, form, &alike);
+                let message = error.unwrap_err().to_string();
+                assert!(
+                    message.contains(wanted) && message.contains("tensor m"),
+                    "{message}"
+                );
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Takes over blocks that are already in 4 bits, without a second loss.
+//! Takes over blocks that have the wanted bits already, without a second loss.
 //!
-//! Q4_0 is this format with the zero point 8: nothing changes. Q4_1 stores
-//! `q * scale + min`, which is `(q - zero_point) * scale` with the fractional
+//! Q4_0 is this format with the zero point 8 and Q8_0 with 128: nothing changes.
+//! Q4_1 stores `q * scale + min`, which is `(q - zero_point) * scale` with the fractional
 //! zero point `-min / scale`; what rounding it costs is measured.
 
 use std::ops::Range;
@@ -9,11 +9,11 @@ use std::ops::Range;
 use half::f16;
 use rayon::prelude::*;
 
-use super::BLOCK_BYTES;
+use super::Bits;
 use super::rows::tasks;
 use crate::architecture::BLOCK_SIZE;
 use crate::error::{Error, Result};
-use crate::source::{Q4Blocks, Source};
+use crate::source::{Q4Blocks, Q8Blocks, Source};
 
 /// Zero points of a tensor are stored as f16 unless that moves a weight by
 /// more than this part of a quantisation step. Rounding to f16 stays below it
@@ -21,14 +21,14 @@ use crate::source::{Q4Blocks, Source};
 /// the block's values, move by 1/256 at most.
 pub const MAX_F16_DEVIATION: f64 = 1.0 / 64.0;
 
-/// Rows taken over from Q4_0 or Q4_1.
+/// Rows taken over from Q4_0, Q4_1 or Q8_0.
 #[derive(Clone, Debug, Default)]
 pub struct ImportedRows {
-    /// 16 bytes a block.
+    /// 16 or 32 bytes a block.
     pub quants: Vec<u8>,
     /// One a block.
     pub scales: Vec<f16>,
-    /// Of Q4_1; none of Q4_0.
+    /// Of Q4_1 alone.
     pub zero_points: Option<FractionalZeroPoints>,
     /// Sum of the squared weights.
     pub squared_weights: f64,
@@ -74,16 +74,18 @@ impl FractionalZeroPoints {
     }
 }
 
-/// Reads rows of a Q4_0 or Q4_1 tensor; `None` where it is stored otherwise.
+/// Reads rows of a tensor that is Q4_0 or Q4_1 (for 4 bits) or Q8_0 (for 8);
+/// `None` where it is stored otherwise.
 pub fn import_rows(
     source: &dyn Source,
     tensor: &str,
     rows: Range<usize>,
     columns: usize,
+    bits: Bits,
 ) -> Result<Option<ImportedRows>> {
     let parts: Vec<_> = tasks(rows, columns)
         .into_par_iter()
-        .map(|rows| import_task(source, tensor, rows, columns))
+        .map(|rows| import_task(source, tensor, rows, columns, bits))
         .collect();
     let mut whole: Option<ImportedRows> = None;
     for part in parts {
@@ -112,18 +114,19 @@ fn import_task(
     tensor: &str,
     rows: Range<usize>,
     columns: usize,
+    bits: Bits,
 ) -> Result<Option<ImportedRows>> {
-    let mut blocks = Q4Blocks::default();
-    if !source.read_q4_rows(tensor, rows.clone(), &mut blocks)? {
+    let Some(blocks) = read_blocks(source, tensor, rows.clone(), bits)? else {
         return Ok(None);
-    }
+    };
+    let block_bytes = bits.block_bytes();
     let count = rows.len() * (columns / BLOCK_SIZE);
-    let Q4Blocks {
+    let Blocks {
         mut quants,
         mut scales,
         mins,
     } = blocks;
-    if quants.len() != count * BLOCK_BYTES
+    if quants.len() != count * block_bytes
         || scales.len() != count
         || !(mins.is_empty() || mins.len() == count)
     {
@@ -142,7 +145,7 @@ fn import_task(
     let mut squared_weights = 0.0;
     let mut zero_points = (!mins.is_empty()).then(FractionalZeroPoints::default);
     for (block, (quants, scale)) in quants
-        .chunks_exact_mut(BLOCK_BYTES)
+        .chunks_exact_mut(block_bytes)
         .zip(&mut scales)
         .enumerate()
     {
@@ -170,15 +173,45 @@ fn import_task(
                     f64::from(min)
                 }
             }
-            _ => -8.0 * f64::from(*scale),
+            _ => -f64::from(bits.symmetric_zero_point()) * f64::from(*scale),
         };
-        squared_weights += squared_sum(quants, f64::from(*scale), min);
+        squared_weights += squared_sum(bits, quants, f64::from(*scale), min);
     }
     Ok(Some(ImportedRows {
         quants,
         scales,
         zero_points,
         squared_weights,
+    }))
+}
+
+/// Blocks as a source gives them, of either number of bits.
+struct Blocks {
+    quants: Vec<u8>,
+    scales: Vec<f16>,
+    /// One a block, or none where the zero point is implied.
+    mins: Vec<f16>,
+}
+
+fn read_blocks(
+    source: &dyn Source,
+    tensor: &str,
+    rows: Range<usize>,
+    bits: Bits,
+) -> Result<Option<Blocks>> {
+    let (mut q4, mut q8) = (Q4Blocks::default(), Q8Blocks::default());
+    let found = match bits {
+        Bits::Four => source.read_q4_rows(tensor, rows, &mut q4)?,
+        Bits::Eight => source.read_q8_rows(tensor, rows, &mut q8)?,
+    };
+    let (quants, scales) = match bits {
+        Bits::Four => (q4.quants, q4.scales),
+        Bits::Eight => (q8.quants, q8.scales),
+    };
+    Ok(found.then_some(Blocks {
+        quants,
+        scales,
+        mins: q4.mins,
     }))
 }
 
@@ -203,12 +236,12 @@ impl FractionalZeroPoints {
     }
 }
 
-fn squared_sum(quants: &[u8], scale: f64, min: f64) -> f64 {
-    quants
-        .iter()
-        .flat_map(|&byte| [byte & 15, byte >> 4])
-        .map(|quant| (f64::from(quant) * scale + min).powi(2))
-        .sum()
+fn squared_sum(bits: Bits, quants: &[u8], scale: f64, min: f64) -> f64 {
+    let square = |quant: u8| (f64::from(quant) * scale + min).powi(2);
+    match bits {
+        Bits::Four => quants.iter().map(|q| square(q & 15) + square(q >> 4)).sum(),
+        Bits::Eight => quants.iter().map(|&q| square(q)).sum(),
+    }
 }
 
 #[cfg(test)]
@@ -221,7 +254,7 @@ mod tests {
     const COLUMNS: usize = 64;
 
     fn import(source: &Memory) -> ImportedRows {
-        import_rows(source, NAME, 0..ROWS, COLUMNS)
+        import_rows(source, NAME, 0..ROWS, COLUMNS, Bits::Four)
             .unwrap()
             .unwrap()
     }
@@ -249,6 +282,23 @@ mod tests {
             let expected = f64::from(q4_value(&blocks, element));
             assert_eq!(value(&rows, |_| 8.0, element), expected);
         }
+    }
+
+    #[test]
+    fn q8_0_is_taken_over_exactly() {
+        let mut source = tiny();
+        let blocks = source.hold_q8(NAME).clone();
+        assert!(blocks.quants.contains(&0) && blocks.quants.contains(&255));
+        let rows = import_rows(&source, NAME, 0..ROWS, COLUMNS, Bits::Eight)
+            .unwrap()
+            .unwrap();
+        assert_eq!(rows.quants, blocks.quants);
+        assert_eq!(rows.scales, blocks.scales);
+        assert!(rows.zero_points.is_none());
+        let mut values = vec![0.0; ROWS * COLUMNS];
+        source.read_rows(NAME, 0..ROWS, &mut values).unwrap();
+        let squares: f64 = values.iter().map(|&v| f64::from(v).powi(2)).sum();
+        assert!((rows.squared_weights / squares - 1.0).abs() < 1e-9);
     }
 
     #[test]
@@ -311,23 +361,34 @@ mod tests {
     fn scales_that_are_no_numbers_are_refused() {
         let mut source = tiny();
         source.hold_q4(NAME, true).scales[5] = f16::NAN;
-        let message = import_rows(&source, NAME, 0..ROWS, COLUMNS)
+        let message = import_rows(&source, NAME, 0..ROWS, COLUMNS, Bits::Four)
             .unwrap_err()
             .to_string();
         assert!(message.contains("row 2, column 32"), "{message}");
         source.hold_q4(NAME, true).mins[191] = f16::NEG_INFINITY;
-        let message = import_rows(&source, NAME, 0..ROWS, COLUMNS)
+        let message = import_rows(&source, NAME, 0..ROWS, COLUMNS, Bits::Four)
             .unwrap_err()
             .to_string();
         assert!(message.contains("row 95, column 32"), "{message}");
+        source.hold_q8(NAME).scales[190] = f16::INFINITY;
+        let message = import_rows(&source, NAME, 0..ROWS, COLUMNS, Bits::Eight)
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("row 95, column 0"), "{message}");
     }
 
     #[test]
     fn other_tensors_are_left_to_the_quantiser() {
-        assert!(
-            import_rows(&tiny(), NAME, 0..ROWS, COLUMNS)
+        let imported = |source: &Memory, bits| {
+            import_rows(source, NAME, 0..ROWS, COLUMNS, bits)
                 .unwrap()
-                .is_none()
-        );
+                .is_some()
+        };
+        let mut source = tiny();
+        assert!(!imported(&source, Bits::Four) && !imported(&source, Bits::Eight));
+        source.hold_q4(NAME, false);
+        assert!(imported(&source, Bits::Four) && !imported(&source, Bits::Eight));
+        source.hold_q8(NAME);
+        assert!(!imported(&source, Bits::Four) && imported(&source, Bits::Eight));
     }
 }

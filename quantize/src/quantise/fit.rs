@@ -1,32 +1,20 @@
-//! Finds the scale and zero point of one block.
+//! Finds the scale and zero point of one block of 4 bits.
 //!
 //! The largest weight need not be met exactly: a somewhat smaller or larger
 //! scale often leaves a smaller squared error, so a few are tried, each
 //! improved by least squares and judged as the f16 it will be stored as.
-//! Sums go through fixed lanes, so results are the same on every processor.
+//! Squares are weighted by how important a column is; see [`super::Importance`].
 
 use half::f16;
 
-use super::{BLOCK_BYTES, MAX_QUANT, SYMMETRIC_ZERO_POINT};
+use super::{Bits, Fit, round, sum};
 use crate::architecture::BLOCK_SIZE;
 
-/// A block of weights in 4 bits.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Fit {
-    /// Two to a byte, the first in the low nibble.
-    pub quants: [u8; BLOCK_BYTES],
-    /// Distance between neighbouring values; may be negative. Infinite where
-    /// the weights are too large for f16.
-    pub scale: f16,
-    /// The value that stands for 0.
-    pub zero_point: u8,
-    /// Sum of the squared differences from the weights.
-    pub squared_error: f32,
-}
+const BITS: Bits = Bits::Four;
+const BLOCK_BYTES: usize = BITS.block_bytes();
 
 type Weights = [f32; BLOCK_SIZE];
 
-const LANES: usize = 8;
 /// Steps between zero and the extreme weight that are tried, for the extreme
 /// at the lower end (8 steps away) and at the upper end (7 steps away).
 const SYMMETRIC_STEPS: [f32; 14] = [
@@ -35,27 +23,36 @@ const SYMMETRIC_STEPS: [f32; 14] = [
 /// Parts of the full range that are tried for each zero point.
 const ASYMMETRIC_SHRINKS: [f32; 7] = [1.0, 0.96, 0.92, 0.88, 0.83, 0.78, 1.04];
 
-/// Quantises with the zero point 8. The weights must be finite.
-pub fn fit_symmetric(weights: &Weights) -> Fit {
-    let zero_point = f32::from(SYMMETRIC_ZERO_POINT);
+/// Quantises with the zero point 8. Weights must be finite, importances
+/// finite and above 0.
+pub fn fit_symmetric(weights: &Weights, importance: &Weights) -> Fit<BLOCK_BYTES> {
+    let zero_point = f32::from(BITS.symmetric_zero_point());
     let extreme = weights
         .iter()
         .copied()
         .fold(0.0f32, |a, b| if b.abs() > a.abs() { b } else { a });
-    let mut best = Candidate::zero(weights, zero_point);
+    let block = Block {
+        weights,
+        importance,
+    };
+    let mut best = Candidate::zero(&block, zero_point);
     for steps in SYMMETRIC_STEPS {
-        best.improve(weights, extreme / steps, zero_point);
+        best.improve(&block, extreme / steps, zero_point);
     }
     best.quantise(weights, extreme.abs() / 8.0)
 }
 
-/// Quantises with the best integer zero point. The weights must be finite.
-pub fn fit_asymmetric(weights: &Weights) -> Fit {
+/// Quantises with the best integer zero point, under the same conditions.
+pub fn fit_asymmetric(weights: &Weights, importance: &Weights) -> Fit<BLOCK_BYTES> {
     // Zero is among the values that can be had, so it is in the range.
     let low = weights.iter().copied().fold(0.0f32, f32::min);
     let high = weights.iter().copied().fold(0.0f32, f32::max);
-    let maximum = f32::from(MAX_QUANT);
-    let mut best = Candidate::zero(weights, 0.0);
+    let maximum = f32::from(BITS.max_quant());
+    let block = Block {
+        weights,
+        importance,
+    };
+    let mut best = Candidate::zero(&block, 0.0);
     // Halved, so that the range of two huge weights does not overflow.
     let step = high / maximum - low / maximum;
     if step > 0.0 {
@@ -76,38 +73,51 @@ pub fn fit_asymmetric(weights: &Weights) -> Fit {
             };
             let full = below.max(above);
             for shrink in ASYMMETRIC_SHRINKS {
-                best.improve(weights, full * shrink, zero_point);
+                best.improve(&block, full * shrink, zero_point);
             }
         }
     }
     best.quantise(weights, step)
 }
 
-/// A scale (as stored) and zero point with the error they leave.
+struct Block<'a> {
+    weights: &'a Weights,
+    importance: &'a Weights,
+}
+
+/// A scale (as stored) and zero point with the weighted error they leave.
 struct Candidate {
     scale: f32,
     zero_point: f32,
-    squared_error: f32,
+    error: f32,
 }
 
 impl Candidate {
-    fn zero(weights: &Weights, zero_point: f32) -> Self {
+    fn zero(block: &Block<'_>, zero_point: f32) -> Self {
+        let &Block {
+            weights,
+            importance,
+        } = block;
         Self {
             scale: 0.0,
             zero_point,
-            squared_error: lanes(weights, |w| w * w),
+            error: sum(|i| importance[i] * weights[i] * weights[i]),
         }
     }
 
     /// Takes over a scale near `scale` if it leaves a smaller error.
-    fn improve(&mut self, weights: &Weights, scale: f32, zero_point: f32) {
+    fn improve(&mut self, block: &Block<'_>, scale: f32, zero_point: f32) {
+        let &Block {
+            weights,
+            importance,
+        } = block;
         let inverse = scale.recip();
         if !inverse.is_finite() {
             return;
         }
         let levels = levels(weights, inverse, zero_point);
-        let products = lanes_of_pairs(weights, &levels, |w, l| w * l);
-        let squares = lanes(&levels, |l| l * l);
+        let products = sum(|i| importance[i] * weights[i] * levels[i]);
+        let squares = sum(|i| importance[i] * levels[i] * levels[i]);
         if squares == 0.0 {
             return;
         }
@@ -115,23 +125,22 @@ impl Candidate {
         if fitted == 0.0 || !fitted.is_finite() {
             return;
         }
-        let inverse = fitted.recip();
-        let levels = self::levels(weights, inverse, zero_point);
-        let squared_error = lanes_of_pairs(weights, &levels, |w, l| {
-            let difference = w - l * fitted;
-            difference * difference
+        let levels = self::levels(weights, fitted.recip(), zero_point);
+        let error = sum(|i| {
+            let difference = weights[i] - levels[i] * fitted;
+            importance[i] * difference * difference
         });
-        if squared_error < self.squared_error {
+        if error < self.error {
             *self = Self {
                 scale: fitted,
                 zero_point,
-                squared_error,
+                error,
             };
         }
     }
 
     /// `full_scale` is the scale that just spans the weights.
-    fn quantise(&self, weights: &Weights, full_scale: f32) -> Fit {
+    fn quantise(&self, weights: &Weights, full_scale: f32) -> Fit<BLOCK_BYTES> {
         let mut quants = [0u8; BLOCK_BYTES];
         let inverse = if self.scale == 0.0 {
             0.0
@@ -152,39 +161,18 @@ impl Candidate {
                 f16::from_f32(self.scale)
             },
             zero_point: self.zero_point as u8,
-            squared_error: self.squared_error,
+            squared_error: sum(|i| {
+                let difference = weights[i] - levels[i] * self.scale;
+                difference * difference
+            }),
         }
     }
 }
 
 /// The nearest whole steps from zero that 4 bits can say.
 fn levels(weights: &Weights, inverse: f32, zero_point: f32) -> Weights {
-    let (low, high) = (-zero_point, f32::from(MAX_QUANT) - zero_point);
+    let (low, high) = (-zero_point, f32::from(BITS.max_quant()) - zero_point);
     weights.map(|w| round((w * inverse).clamp(low, high)))
-}
-
-/// The nearest integer, halves to even, for numbers well below 2²²: adding
-/// 1.5 · 2²³ leaves no bits for a fraction. Unlike `f32::round` it vectorises
-/// everywhere.
-fn round(x: f32) -> f32 {
-    const MAGIC: f32 = 12_582_912.0;
-    (x + MAGIC) - MAGIC
-}
-
-fn lanes(values: &Weights, term: impl Fn(f32) -> f32) -> f32 {
-    lanes_of_pairs(values, values, |value, _| term(value))
-}
-
-/// Sums terms in eight lanes, then the lanes pairwise.
-fn lanes_of_pairs(a: &Weights, b: &Weights, term: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut sums = [0.0f32; LANES];
-    for (a, b) in a.chunks_exact(LANES).zip(b.chunks_exact(LANES)) {
-        for lane in 0..LANES {
-            sums[lane] += term(a[lane], b[lane]);
-        }
-    }
-    let [s0, s1, s2, s3, s4, s5, s6, s7] = sums;
-    ((s0 + s4) + (s2 + s6)) + ((s1 + s5) + (s3 + s7))
 }
 
 #[cfg(test)]
@@ -192,7 +180,17 @@ mod tests {
     use super::*;
     use crate::testing::weights;
 
-    fn values(fit: &Fit) -> Vec<f32> {
+    const ALIKE: Weights = [1.0; BLOCK_SIZE];
+
+    fn symmetric(weights: &Weights) -> Fit<BLOCK_BYTES> {
+        fit_symmetric(weights, &ALIKE)
+    }
+
+    fn asymmetric(weights: &Weights) -> Fit<BLOCK_BYTES> {
+        fit_asymmetric(weights, &ALIKE)
+    }
+
+    fn values(fit: &Fit<BLOCK_BYTES>) -> Vec<f32> {
         let scale = fit.scale.to_f32();
         fit.quants
             .iter()
@@ -233,7 +231,7 @@ mod tests {
     fn the_search_beats_the_plain_scale() {
         let (mut searched, mut plain, mut best) = (0.0, 0.0, 0.0);
         for block in blocks() {
-            let fit = fit_symmetric(&block);
+            let fit = symmetric(&block);
             assert_eq!(fit.zero_point, 8);
             let error = squared_error(&block, &values(&fit));
             assert!(
@@ -247,10 +245,14 @@ mod tests {
             // A dense search over scales of both signs.
             best += (-400..400)
                 .map(|step| {
-                    let mut candidate = Candidate::zero(&block, 8.0);
+                    let block_of = Block {
+                        weights: &block,
+                        importance: &ALIKE,
+                    };
+                    let mut candidate = Candidate::zero(&block_of, 8.0);
                     let extreme = block.iter().fold(0.0f32, |a, w| a.max(w.abs()));
-                    candidate.improve(&block, extreme / (step as f32 * 0.03 + 0.015), 8.0);
-                    candidate.squared_error
+                    candidate.improve(&block_of, extreme / (step as f32 * 0.03 + 0.015), 8.0);
+                    candidate.error
                 })
                 .fold(f32::INFINITY, f32::min);
         }
@@ -260,18 +262,18 @@ mod tests {
 
     #[test]
     fn a_zero_point_never_makes_it_worse_by_much() {
-        let (mut symmetric, mut asymmetric) = (0.0, 0.0);
+        let (mut without, mut with) = (0.0, 0.0);
         for block in blocks() {
-            let fit = fit_asymmetric(&block);
+            let fit = asymmetric(&block);
             let error = squared_error(&block, &values(&fit));
             assert!(
                 (error - fit.squared_error).abs() <= 1e-4 * error,
                 "{error} {fit:?}"
             );
-            asymmetric += error;
-            symmetric += fit_symmetric(&block).squared_error;
+            with += error;
+            without += symmetric(&block).squared_error;
         }
-        assert!(asymmetric < 0.8 * symmetric, "{asymmetric} {symmetric}");
+        assert!(with < 0.8 * without, "{with} {without}");
     }
 
     #[test]
@@ -280,7 +282,7 @@ mod tests {
             let low = block.iter().copied().fold(0.0, f32::min);
             let high = block.iter().copied().fold(0.0, f32::max);
             let range = high - low;
-            let fit = fit_asymmetric(&block);
+            let fit = asymmetric(&block);
             // Weights may be clipped by the shrunken scale, by a quarter at most.
             for (w, v) in block.iter().zip(values(&fit)) {
                 assert!((w - v).abs() <= 0.3 * range, "{w} {v} {range}");
@@ -293,37 +295,51 @@ mod tests {
     #[test]
     fn what_4_bits_can_say_is_said_exactly() {
         let mut block: Weights = std::array::from_fn(|i| (i % 16) as f32 * 0.25 - 2.0);
-        for fit in [fit_symmetric(&block), fit_asymmetric(&block)] {
+        for fit in [symmetric(&block), asymmetric(&block)] {
             assert_eq!(values(&fit), block);
             assert_eq!(fit.squared_error, 0.0);
         }
         // The lower extreme is at the top: the scale is negative.
         block = block.map(|w| -w);
-        assert!(fit_symmetric(&block).scale < f16::ZERO);
-        assert_eq!(values(&fit_symmetric(&block)), block);
+        assert!(symmetric(&block).scale < f16::ZERO);
+        assert_eq!(values(&symmetric(&block)), block);
         // All positive: the zero point is at the end.
         block = std::array::from_fn(|i| (i % 16) as f32);
-        let fit = fit_asymmetric(&block);
+        let fit = asymmetric(&block);
         assert_eq!((fit.zero_point, values(&fit)), (0, block.to_vec()));
-        assert_eq!(fit_asymmetric(&block.map(|w| -w)).zero_point, 15);
+        assert_eq!(asymmetric(&block.map(|w| -w)).zero_point, 15);
     }
 
     #[test]
     fn extremes_of_f16_are_zero_or_infinite() {
         for tiny in [0.0, -0.0, 1e-9, -1e-38, f32::MIN_POSITIVE / 2.0] {
-            for fit in [fit_symmetric(&[tiny; 32]), fit_asymmetric(&[tiny; 32])] {
+            for fit in [symmetric(&[tiny; 32]), asymmetric(&[tiny; 32])] {
                 assert!(values(&fit).iter().all(|v| v.abs() < 1e-7), "{fit:?}");
             }
         }
         for huge in [1.1e6, -1e9, f32::MAX, f32::MIN] {
             let mut block = [0.0; 32];
             block[5] = huge;
-            assert_eq!(fit_symmetric(&block).scale, f16::INFINITY, "{huge}");
-            assert_eq!(fit_asymmetric(&block).scale, f16::INFINITY, "{huge}");
+            assert_eq!(symmetric(&block).scale, f16::INFINITY, "{huge}");
+            assert_eq!(asymmetric(&block).scale, f16::INFINITY, "{huge}");
         }
         let mut block = [1.0; 32];
         block[0] = 4e5;
-        let fit = fit_symmetric(&block);
+        let fit = symmetric(&block);
         assert!((values(&fit)[0] / 4e5 - 1.0).abs() < 0.01, "{fit:?}");
+    }
+
+    #[test]
+    fn important_columns_come_out_closer() {
+        let mut importance = ALIKE;
+        importance[..4].fill(100.0);
+        let (mut alike, mut weighted) = (0.0, 0.0);
+        for block in blocks() {
+            let first = |fit: Fit<BLOCK_BYTES>| squared_error(&block, &values(&fit)[..4]);
+            alike += first(symmetric(&block)) + first(asymmetric(&block));
+            weighted += first(fit_symmetric(&block, &importance));
+            weighted += first(fit_asymmetric(&block, &importance));
+        }
+        assert!(weighted < 0.8 * alike, "{weighted} {alike}");
     }
 }
