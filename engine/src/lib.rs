@@ -34,10 +34,11 @@ mod text;
 #[allow(unsafe_code)]
 mod threads;
 
-pub use error::EngineError;
-pub use folder::{
-    Architecture, FileEntry, Manifest, Quantisation, RopeScaling, SourceInfo, verify,
+pub use chaski_manifest::{
+    Architecture, FileEntry, Manifest, Quantisation, RopeScaling, Scheme, SourceEntry,
 };
+pub use error::EngineError;
+pub use folder::verify;
 pub use generate::{FinishReason, GenerateOptions, Generated, Piece, Sink, Timings};
 pub use kernels::Backend;
 pub use model::{LoadOptions, Model};

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::EngineError;
-use crate::folder::{DATA, Folder, Manifest, Mapping};
+use chaski_manifest::Manifest;
+
+use crate::folder::{DATA, Folder, Mapping};
 use crate::graph::{self, Plan};
 use crate::kernels::Backend;
 use crate::ops::Runtime;

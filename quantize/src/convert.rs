@@ -6,15 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use prost::Message;
-use serde::{Deserialize, Serialize};
-
-use crate::architecture::Architecture;
-use crate::error::{Error, Result};
-use crate::folder::{
-    self, DataWriter, FileEntry, Manifest, SourceEntry, Staging, check_output, genai_config,
-    hash_file,
+use chaski_manifest::{
+    Architecture, BLOCK_SIZE, FORMAT, FORMAT_VERSION, FileEntry, Manifest, Quantisation, Scheme,
+    SourceEntry,
 };
+use prost::Message;
+
+use crate::error::{Error, Result};
+use crate::folder::{self, DataWriter, Staging, check_output, genai_config, hash_file};
 use crate::onnx::llama::{self, COS_CACHE, SIN_CACHE};
 use crate::onnx::weights::{StoredTensor, StoredTensors};
 use crate::plan::{self, Kind};
@@ -24,22 +23,6 @@ use crate::rope;
 use crate::source::{self, Source};
 use crate::summary::{Summary, Totals};
 use crate::tensor::TensorWriter;
-
-/// How zero points are chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Scheme {
-    /// Q4_0 and Q4_1 tensors are taken over as they are. Of the others the
-    /// embedding and the head get integer zero points (on SmolLM2-135M they
-    /// bring the distribution of answers a third closer to the source for
-    /// 0.5 % of the size), the rest is symmetric.
-    #[default]
-    Auto,
-    /// 8 for every block: the smallest and fastest.
-    Symmetric,
-    /// An integer per block: a little larger and closer to the source.
-    Asymmetric,
-}
 
 /// Settings of a conversion.
 #[derive(Clone, Debug, Default)]
@@ -119,15 +102,25 @@ pub fn quantise_source(
 
     summary.tied_embeddings = architecture.tied_embeddings;
     summary.source_bytes = source_files.values().map(|file| file.bytes).sum();
-    let manifest = Manifest::new(
+    let manifest = Manifest {
+        format: FORMAT.to_owned(),
+        format_version: FORMAT_VERSION,
+        created_by: concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")).to_owned(),
         architecture,
-        options,
-        staging.entries().clone(),
-        SourceEntry {
+        quantisation: Quantisation {
+            bits: Bits::Four.count(),
+            embedding_bits: options.embedding_bits.count(),
+            block_size: BLOCK_SIZE,
+            scheme: options.scheme,
+        },
+        files: staging.entries().clone(),
+        source: SourceEntry {
             kind: source.kind().to_owned(),
             files: source_files,
         },
-    );
+    };
+    // What the engine would refuse is not written.
+    manifest.check()?;
     staging.write_json(folder::MANIFEST, &manifest)?;
     summary.folder_bytes = staging.entries().values().map(|file| file.bytes).sum();
     options.check_interrupt()?;

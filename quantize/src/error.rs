@@ -147,3 +147,9 @@ impl Error {
         }
     }
 }
+
+impl From<chaski_manifest::Invalid> for Error {
+    fn from(invalid: chaski_manifest::Invalid) -> Self {
+        Self::Architecture(invalid.0)
+    }
+}

@@ -9,7 +9,6 @@
 
 #![deny(unsafe_code)]
 
-pub mod architecture;
 pub mod convert;
 pub mod error;
 pub mod folder;
@@ -24,6 +23,8 @@ mod tensor;
 #[cfg(test)]
 mod testing;
 
-pub use convert::{Options, Scheme, quantise};
+pub use chaski_manifest as manifest;
+pub use chaski_manifest::Scheme;
+pub use convert::{Options, quantise};
 pub use error::{Error, Result};
 pub use quantise::Bits;

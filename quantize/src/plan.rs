@@ -1,6 +1,6 @@
 //! Which tensors a Llama consists of, in the order in which they are written.
 
-use crate::architecture::Architecture;
+use chaski_manifest::Architecture;
 
 /// Name of the embedding table.
 pub const EMBEDDING: &str = "model.embed_tokens.weight";

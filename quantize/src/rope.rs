@@ -2,7 +2,7 @@
 
 use std::f64::consts::TAU;
 
-use crate::architecture::{Architecture, RopeScaling};
+use chaski_manifest::{Architecture, RopeScaling};
 
 /// Angle per position of each pair of a head's dimensions.
 pub fn inverse_frequencies(a: &Architecture) -> Vec<f64> {

@@ -2,8 +2,10 @@
 
 use half::f16;
 
-use crate::architecture::BLOCK_SIZE;
-use crate::convert::{Options, Scheme};
+use chaski_manifest::BLOCK_SIZE;
+use chaski_manifest::Scheme;
+
+use crate::convert::Options;
 use crate::error::{Error, Result};
 use crate::folder::DataWriter;
 use crate::onnx::weights::{BlockMatrix, StoredTensor, ZeroPoints};

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 
 use half::f16;
 
-use crate::architecture::Architecture;
 use crate::error::{Error, Result};
 use crate::plan;
 use crate::source::{Encoding, Q4Blocks, Q8Blocks, Source, TensorInfo, TextFiles};
+use chaski_manifest::Architecture;
 
 /// A tensor in memory.
 pub enum Held {

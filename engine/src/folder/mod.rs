@@ -6,15 +6,12 @@ mod mapping;
 
 use std::path::{Path, PathBuf};
 
-pub use manifest::{Architecture, FileEntry, Manifest, Quantisation, RopeScaling, SourceInfo};
+use chaski_manifest::Manifest;
 pub(crate) use mapping::{Mapping, Span};
 
 use crate::error::EngineError;
 
-/// The graph.
-pub(crate) const GRAPH: &str = "model.onnx";
-/// Its external data.
-pub(crate) const DATA: &str = "model.onnx.data";
+pub(crate) use chaski_manifest::{MODEL as GRAPH, MODEL_DATA as DATA};
 
 /// A model folder whose manifest has been read and whose files have the sizes
 /// that the manifest says.
@@ -28,7 +25,7 @@ impl Folder {
     /// Reads the manifest and checks that the files are there, whole by size.
     /// (Their hashes would take longer than the whole load: see [`verify`].)
     pub(crate) fn open(path: &Path) -> Result<Self, EngineError> {
-        let manifest = Manifest::read(path)?;
+        let manifest = manifest::read(path)?;
         for (name, entry) in &manifest.files {
             let file = path.join(name);
             let size = std::fs::metadata(&file)

@@ -3,9 +3,9 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
-use chaski_quantize::architecture::Architecture;
 use chaski_quantize::convert::{Options, quantise_source};
 use chaski_quantize::error::Result;
+use chaski_quantize::manifest::Architecture;
 use chaski_quantize::plan;
 use chaski_quantize::progress::Silent;
 use chaski_quantize::source::{Encoding, Q4Blocks, Source, TensorInfo, TextFiles};

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use half::f16;
 
-use super::{FileEntry, Hashed};
+use chaski_manifest::FileEntry;
+
+use super::Hashed;
 use crate::error::{Error, Result};
 use crate::onnx::weights::Placement;
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::MODEL;
-use crate::architecture::Architecture;
+use chaski_manifest::Architecture;
 
 /// Describes the graph and the default search to ONNX Runtime GenAI.
 /// `generation` is the model's `generation_config.json`.

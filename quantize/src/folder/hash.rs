@@ -6,8 +6,8 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::FileEntry;
 use crate::error::{Error, Result};
+use chaski_manifest::FileEntry;
 
 const READ_SIZE: usize = 1 << 20;
 

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use tempfile::TempDir;
 
-use super::{FileEntry, Hashed, MANIFEST};
+use chaski_manifest::FileEntry;
+
+use super::{Hashed, MANIFEST};
 use crate::error::{Error, Result};
 
 /// The files of an unfinished model folder.

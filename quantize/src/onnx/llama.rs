@@ -6,9 +6,9 @@ use super::builder::GraphBuilder;
 use super::builder::Operator::{Microsoft, Onnx};
 use super::proto::{DataType, ModelProto};
 use super::weights::{BlockMatrix, Reader, StoredTensor, StoredTensors, float_initializer};
-use crate::architecture::{Architecture, BLOCK_SIZE};
 use crate::error::{Error, Result};
 use crate::plan::{EMBEDDING, FINAL_NORM, HEAD, INPUT_NORM, Kind, POST_ATTENTION_NORM, has_bias};
+use chaski_manifest::{Architecture, BLOCK_SIZE};
 
 /// Name of the table of cosines.
 pub const COS_CACHE: &str = "cos_cache";

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use super::builder::Initializer;
 use super::proto::DataType;
-use crate::architecture::BLOCK_SIZE;
 use crate::quantise::Bits;
+use chaski_manifest::BLOCK_SIZE;
 
 /// A range of bytes of the external data file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

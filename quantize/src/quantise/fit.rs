@@ -8,7 +8,7 @@
 use half::f16;
 
 use super::{Bits, Fit, round, sum};
-use crate::architecture::BLOCK_SIZE;
+use chaski_manifest::BLOCK_SIZE;
 
 const BITS: Bits = Bits::Four;
 const BLOCK_BYTES: usize = BITS.block_bytes();

@@ -11,9 +11,9 @@ use rayon::prelude::*;
 
 use super::Bits;
 use super::rows::tasks;
-use crate::architecture::BLOCK_SIZE;
 use crate::error::{Error, Result};
 use crate::source::{Q4Blocks, Q8Blocks, Source};
+use chaski_manifest::BLOCK_SIZE;
 
 /// Zero points of a tensor are stored as f16 unless that moves a weight by
 /// more than this part of a quantisation step. Rounding to f16 stays below it

@@ -4,7 +4,7 @@
 //! out of an RMS norm, they are of like size but for the norm's weight, so an
 //! error counts by the square of that: known without running the model.
 
-use crate::architecture::BLOCK_SIZE;
+use chaski_manifest::BLOCK_SIZE;
 
 /// Factors of the columns' squared errors, 1 on average.
 #[derive(Clone, Debug, PartialEq)]

@@ -15,7 +15,7 @@ pub use import::{FractionalZeroPoints, ImportedRows, MAX_F16_DEVIATION, import_r
 pub use importance::Importance;
 pub use rows::{QuantisedRows, check_finite, quantise_rows, rows_per_task};
 
-use crate::architecture::BLOCK_SIZE;
+use chaski_manifest::BLOCK_SIZE;
 
 /// Bits of a quantised weight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

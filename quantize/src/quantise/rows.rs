@@ -8,9 +8,9 @@ use rayon::prelude::*;
 use super::{
     ErrorSums, Fit, Form, Importance, fit_absmax, fit_asymmetric, fit_symmetric, pack_nibbles,
 };
-use crate::architecture::BLOCK_SIZE;
 use crate::error::{Error, Result};
 use crate::source::Source;
+use chaski_manifest::BLOCK_SIZE;
 
 /// Weights that one task holds as f32: 512 KiB, so they stay in a core's cache.
 const TASK_WEIGHTS: usize = 1 << 17;

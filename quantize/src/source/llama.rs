@@ -1,6 +1,6 @@
 //! The tensors a Llama consists of, by their Hugging Face names.
 
-use crate::architecture::Architecture;
+use chaski_manifest::Architecture;
 
 /// A tensor that the architecture calls for.
 #[derive(Clone, Debug, PartialEq, Eq)]

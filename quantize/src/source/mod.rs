@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 
 use self::gguf::Gguf;
 use self::safetensors::HuggingFace;
-use crate::architecture::Architecture;
 use crate::error::{Error, Result};
+use chaski_manifest::Architecture;
 
 /// How a source stores a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

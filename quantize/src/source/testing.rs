@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::llama::expected_tensors;
-use crate::architecture::Architecture;
+use chaski_manifest::Architecture;
 
 /// Two layers, four query and two key heads of 16.
 pub(crate) fn tiny_architecture() -> Architecture {

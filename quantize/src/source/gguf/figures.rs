@@ -2,8 +2,8 @@
 
 use super::file::File;
 use super::rope;
-use crate::architecture::Architecture;
 use crate::error::{Error, Result};
+use chaski_manifest::Architecture;
 
 const DEFAULT_THETA: f64 = 10_000.0;
 const TOKENS: &str = "tokenizer.ggml.tokens";

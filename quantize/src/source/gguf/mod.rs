@@ -25,8 +25,8 @@ use self::names::{RowOrder, gguf_name};
 use super::llama::expected_tensors;
 use super::rows::StoredRows;
 use super::{Encoding, Q4Blocks, Q8Blocks, Source, TensorInfo, TextFiles, blocks};
-use crate::architecture::Architecture;
 use crate::error::{Error, Result};
+use chaski_manifest::Architecture;
 
 /// An opened and checked file.
 pub(crate) struct Gguf {

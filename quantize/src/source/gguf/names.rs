@@ -1,6 +1,6 @@
 //! GGUF's names and row order of a Llama's tensors.
 
-use crate::architecture::Architecture;
+use chaski_manifest::Architecture;
 
 /// The GGUF name of a tensor by its Hugging Face name.
 pub(super) fn gguf_name(name: &str) -> Option<String> {

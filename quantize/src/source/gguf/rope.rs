@@ -6,8 +6,8 @@
 use std::f64::consts::TAU;
 
 use super::file::File;
-use crate::architecture::RopeScaling;
 use crate::error::Result;
+use chaski_manifest::RopeScaling;
 
 /// The tensor with the divisors.
 pub(super) const ROPE_FREQS: &str = "rope_freqs.weight";

@@ -1,8 +1,8 @@
 //! A whole tiny Llama as a GGUF, for the unit tests of this format.
 
 use super::names::gguf_name;
-use crate::architecture::Architecture;
 use crate::source::testing::{GgufBuilder, TestTensor, tensors};
+use chaski_manifest::Architecture;
 
 /// Rows (or bias values) of Q and K as llama.cpp's converter writes them.
 fn permuted(tensor: &TestTensor, head_dim: usize) -> Vec<f32> {

@@ -1,8 +1,8 @@
 //! Whole models: what is read back, and what is refused.
 
 use super::*;
-use crate::architecture::RopeScaling;
 use crate::source::testing::{GgufBuilder, tensors, tiny_architecture};
+use chaski_manifest::RopeScaling;
 
 /// Makes something right wrong.
 type Spoil = fn(&mut GgufBuilder);

@@ -9,9 +9,9 @@ use super::file::File;
 use super::pre_tokenizers::PreTokenizer;
 use super::vocabulary::{Kind, SpecialIds, Vocabulary};
 use super::{bpe, spm};
-use crate::architecture::Architecture;
 use crate::error::Result;
 use crate::source::TextFiles;
+use chaski_manifest::Architecture;
 
 /// SentencePiece's mark for a space.
 const SPACE: &str = "▁";

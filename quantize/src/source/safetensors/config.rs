@@ -5,8 +5,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::json::Fields;
-use crate::architecture::{Architecture, RopeScaling};
 use crate::error::{Error, Result};
+use chaski_manifest::{Architecture, RopeScaling};
 
 /// Defaults of `transformers`' `LlamaConfig`.
 const DEFAULT_CONTEXT: usize = 2048;

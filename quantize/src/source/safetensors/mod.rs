@@ -18,8 +18,8 @@ use self::shard::Shard;
 use super::llama::expected_tensors;
 use super::rows::StoredRows;
 use super::{Q4Blocks, Source, TensorInfo, TextFiles};
-use crate::architecture::Architecture;
 use crate::error::{Error, Result};
+use chaski_manifest::Architecture;
 
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
 

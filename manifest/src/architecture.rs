@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::Invalid;
 
 /// Weights are quantised in blocks of this many along the input dimension.
 pub const BLOCK_SIZE: usize = 32;
@@ -89,7 +89,10 @@ impl Architecture {
     }
 
     /// Refuses figures that are zero, contradictory or implausible.
-    pub fn check(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// The first such figure, by its name in the manifest.
+    pub fn check(&self) -> Result<(), Invalid> {
         if self.family != "llama" {
             return fail(format!("family \"{}\" is not \"llama\"", self.family));
         }
@@ -147,7 +150,7 @@ impl Architecture {
 }
 
 impl RopeScaling {
-    fn check(&self) -> Result<()> {
+    fn check(&self) -> Result<(), Invalid> {
         match *self {
             Self::Linear { factor } => positive("rope_scaling factor", factor),
             Self::Llama3 {
@@ -176,18 +179,18 @@ impl RopeScaling {
     }
 }
 
-fn fail<T>(reason: String) -> Result<T> {
-    Err(Error::Architecture(reason))
+fn fail<T>(reason: String) -> Result<T, Invalid> {
+    Err(Invalid(reason))
 }
 
-fn within(name: &str, value: usize, maximum: usize) -> Result<()> {
+fn within(name: &str, value: usize, maximum: usize) -> Result<(), Invalid> {
     if value == 0 || value > maximum {
         return fail(format!("{name} ({value}) is not between 1 and {maximum}"));
     }
     Ok(())
 }
 
-fn positive(name: &str, value: f64) -> Result<()> {
+fn positive(name: &str, value: f64) -> Result<(), Invalid> {
     if !(value > 0.0 && value <= 1e6) {
         return fail(format!("{name} ({value}) is not between 0 and 1e6"));
     }
