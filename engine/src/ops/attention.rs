@@ -15,6 +15,10 @@ use super::parse::{Parsed, check_attributes, parsed};
 use super::runtime::{Link, Runtime};
 use crate::kernels::attention::{attend, rotate};
 
+/// Most heads, and most pairs in a head: far above any Llama, and no product of
+/// them with a context overflows.
+const MOST: usize = 1 << 12;
+
 /// Causal attention with RoPE: f32 Q `[1, S, heads * head_dim]`, K and V
 /// `[1, S, kv_heads * head_dim]` to f32 `[1, S, heads * head_dim]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,10 +49,11 @@ pub(super) fn parse(_: &ParsingContext<'_>, node: &NodeProto) -> Parsed {
     let (heads, kv_heads): (usize, usize) =
         (node.get_attr("num_heads")?, node.get_attr("kv_num_heads")?);
     ensure!(
-        kv_heads > 0 && heads.is_multiple_of(kv_heads),
+        (1..=MOST).contains(&heads) && kv_heads > 0 && heads.is_multiple_of(kv_heads),
         "{heads} heads cannot share {kv_heads} KV heads"
     );
     let half: usize = node.get_attr("chaski_columns")?;
+    ensure!((1..=MOST).contains(&half), "RoPE tables of {half} columns");
     let op = Attention {
         heads,
         kv_heads,
