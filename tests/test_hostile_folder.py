@@ -57,6 +57,18 @@ def edit_graph(folder: Path, change) -> None:
     restate(folder, "model.onnx")
 
 
+def set_attribute(folder: Path, op_type: str, attribute: str, value: int) -> None:
+    """Sets an integer attribute of every node of a kind."""
+
+    def spoil(graph):
+        for node in graph.node:
+            for entry in node.attribute:
+                if node.op_type == op_type and entry.name == attribute:
+                    entry.i = value
+
+    edit_graph(folder, spoil)
+
+
 def restate(folder: Path, name: str) -> None:
     content = (folder / name).read_bytes()
     manifest = json.loads((folder / "chaski.json").read_text())
@@ -124,26 +136,14 @@ def test_external_data_beyond_the_file(chaski, folder, key, value):
 @pytest.mark.parametrize("attribute", ["K", "N", "bits", "block_size"])
 @pytest.mark.parametrize("value", [0, -1, 3, 2**40])
 def test_absurd_attributes_of_matmul(chaski, folder, attribute, value):
-    def spoil(graph):
-        for node in graph.node:
-            for entry in node.attribute:
-                if node.op_type == "MatMulNBits" and entry.name == attribute:
-                    entry.i = value
-
-    edit_graph(folder, spoil)
+    set_attribute(folder, "MatMulNBits", attribute, value)
     refusal(chaski, folder)
 
 
 @pytest.mark.parametrize("attribute", ["num_heads", "kv_num_heads"])
 @pytest.mark.parametrize("value", [0, -2, 5, 2**40])
 def test_absurd_attributes_of_attention(chaski, folder, attribute, value):
-    def spoil(graph):
-        for node in graph.node:
-            for entry in node.attribute:
-                if node.op_type == "GroupQueryAttention" and entry.name == attribute:
-                    entry.i = value
-
-    edit_graph(folder, spoil)
+    set_attribute(folder, "GroupQueryAttention", attribute, value)
     refusal(chaski, folder)
 
 
