@@ -9,7 +9,7 @@ use chaski_manifest::Manifest;
 
 use crate::folder::{DATA, Folder, Mapping};
 use crate::graph::{self, Plan};
-use crate::kernels::Backend;
+use crate::kernels::{Backend, Precision};
 use crate::ops::Runtime;
 use crate::sampling::SamplingOptions;
 use crate::session::Session;
@@ -102,6 +102,7 @@ impl Model {
             mapping: Mapping::open(&folder.file(DATA))?,
             team,
             backend,
+            precision: Precision::Float,
             context_length,
         });
         let codec = Codec::load(folder.path())?;

@@ -6,10 +6,10 @@
 
 use std::ops::Range;
 
-use super::activations::Activations;
 use super::backend::kernel_entry;
 use super::blocks::{BLOCK, Bits, BlockMatrix, Bytes, HALF, Layout, Nibbles};
 use super::dense::dot;
+use super::encoding::Encoded;
 use super::vector::Vector;
 
 /// Rows of W computed together: they share the loads of `x`.
@@ -17,8 +17,8 @@ const ROWS: usize = 4;
 /// Rows of `x` from which dequantising a row of W first pays.
 const GEMM_FROM: usize = 4;
 
-/// A raw window on the output `[x.rows, w.rows]`, of which each thread writes
-/// its own columns.
+/// A raw window on the output, `x.rows` rows of `w.rows` columns, of which each
+/// thread writes its own columns.
 #[derive(Clone, Copy)]
 pub(crate) struct Output {
     start: *mut f32,
@@ -31,10 +31,11 @@ unsafe impl Send for Output {}
 unsafe impl Sync for Output {}
 
 impl Output {
-    /// A window on `y`, with `stride` values in a row.
-    pub(crate) fn new(y: &mut [f32], stride: usize) -> Self {
+    /// A window on `y`, with `stride` values in a row, of which the columns from
+    /// `first` on are written.
+    pub(crate) fn new(y: &mut [f32], stride: usize, first: usize) -> Self {
         Self {
-            start: y.as_mut_ptr(),
+            start: y[first..].as_mut_ptr(),
             stride,
         }
     }
@@ -52,21 +53,16 @@ impl Output {
 /// Computes the columns `rows` (rows of `w`) of `y = x Wᵀ`.
 ///
 /// # Safety
-/// `y` is `[x.rows(), w.rows()]`, lives through the call, and nobody else
-/// touches its columns `rows` meanwhile.
-pub(crate) unsafe fn linear(
-    backend: super::Backend,
-    w: &BlockMatrix<'_>,
-    x: &Activations,
-    rows: Range<usize>,
-    y: Output,
-) {
-    assert!(rows.end <= w.rows() && x.columns() == w.columns() && y.stride == w.rows());
-    assert_eq!(
-        w.bits(),
-        x.bits(),
-        "activations in the order of other weights"
+/// `y` has `x.rows()` rows of at least `w.rows()` columns and lives through the
+/// call, and nobody else touches its columns `rows` meanwhile.
+pub(crate) unsafe fn linear(w: &BlockMatrix<'_>, x: &Encoded<'_>, rows: Range<usize>, y: Output) {
+    let encoding = x.encoding();
+    assert!(rows.end <= w.rows() && y.stride >= w.rows());
+    assert!(
+        (w.bits(), w.columns()) == (encoding.bits(), encoding.columns()),
+        "activations encoded for other weights"
     );
+    let backend = encoding.backend;
     match (w.bits(), x.rows() < GEMM_FROM) {
         (Bits::Four, true) => gemv4(backend, w, x, rows, y),
         (Bits::Four, false) => gemm4(backend, w, x, rows, y),
@@ -77,22 +73,22 @@ pub(crate) unsafe fn linear(
 
 kernel_entry! {
     /// Decode, 4-bit: each row of W against each row of `x`.
-    fn gemv4(w: &BlockMatrix<'_>, x: &Activations, rows: Range<usize>, y: Output) = gemv_body<Nibbles>
+    fn gemv4(w: &BlockMatrix<'_>, x: &Encoded<'_>, rows: Range<usize>, y: Output) = gemv_body<Nibbles>
 }
 
 kernel_entry! {
     /// Prefill, 4-bit: rows of W are dequantised once, then used for all of `x`.
-    fn gemm4(w: &BlockMatrix<'_>, x: &Activations, rows: Range<usize>, y: Output) = gemm_body<Nibbles>
+    fn gemm4(w: &BlockMatrix<'_>, x: &Encoded<'_>, rows: Range<usize>, y: Output) = gemm_body<Nibbles>
 }
 
 kernel_entry! {
     /// Decode, 8-bit: each row of W against each row of `x`.
-    fn gemv8(w: &BlockMatrix<'_>, x: &Activations, rows: Range<usize>, y: Output) = gemv_body<Bytes>
+    fn gemv8(w: &BlockMatrix<'_>, x: &Encoded<'_>, rows: Range<usize>, y: Output) = gemv_body<Bytes>
 }
 
 kernel_entry! {
     /// Prefill, 8-bit: rows of W are dequantised once, then used for all of `x`.
-    fn gemm8(w: &BlockMatrix<'_>, x: &Activations, rows: Range<usize>, y: Output) = gemm_body<Bytes>
+    fn gemm8(w: &BlockMatrix<'_>, x: &Encoded<'_>, rows: Range<usize>, y: Output) = gemm_body<Bytes>
 }
 
 /// # Safety
@@ -100,7 +96,7 @@ kernel_entry! {
 #[inline(always)]
 unsafe fn gemv_body<V: Vector, L: Layout>(
     w: &BlockMatrix<'_>,
-    x: &Activations,
+    x: &Encoded<'_>,
     rows: Range<usize>,
     y: Output,
 ) {
@@ -121,12 +117,12 @@ unsafe fn gemv_body<V: Vector, L: Layout>(
             // that `group_dot` asks for by construction of `w` and `x`.
             let products = unsafe {
                 let quants = group.map(|r| w.quants(r).as_ptr());
-                group_dot::<V, L>(quants, &scales, x.row(m).as_ptr(), blocks)
+                group_dot::<V, L>(quants, &scales, x.floats(m).0.as_ptr(), blocks)
             };
             for (i, product) in products.into_iter().enumerate().take(count) {
                 let offsets = &offsets[i * blocks..(i + 1) * blocks];
                 // SAFETY: features by our own contract; `blocks` values both.
-                let offset = unsafe { dot::<V>(offsets, x.sums(m)) };
+                let offset = unsafe { dot::<V>(offsets, x.floats(m).1) };
                 // SAFETY: m < x.rows and row + i < rows.end, by the loops.
                 unsafe { y.set(m, row + i, product - offset) };
             }
@@ -180,7 +176,7 @@ unsafe fn group_dot<V: Vector, L: Layout>(
 #[inline(always)]
 unsafe fn gemm_body<V: Vector, L: Layout>(
     w: &BlockMatrix<'_>,
-    x: &Activations,
+    x: &Encoded<'_>,
     rows: Range<usize>,
     y: Output,
 ) {
@@ -200,7 +196,7 @@ unsafe fn gemm_body<V: Vector, L: Layout>(
         while m < x.rows() {
             let tile = ROWS.min(x.rows() - m);
             let x_rows: [*const f32; ROWS] =
-                std::array::from_fn(|j| x.row(m + j.min(tile - 1)).as_ptr());
+                std::array::from_fn(|j| x.floats(m + j.min(tile - 1)).0.as_ptr());
             // SAFETY: features by our own contract; every row has `columns` values.
             let products = unsafe { tile_dot::<V>(&weights, &x_rows, columns) };
             for (j, products) in products.into_iter().enumerate().take(tile) {
@@ -292,6 +288,7 @@ unsafe fn tile_dot<V: Vector>(
 mod tests {
     use super::super::Backend;
     use super::super::blocks::tests::{Lcg, Owned};
+    use super::super::encoding::{Encoding, Precision, tests::Owned as Activations};
     use super::*;
 
     /// In f64, from the dequantised rows: independent of the kernels' order.
@@ -332,18 +329,19 @@ mod tests {
     fn compare(w: &BlockMatrix<'_>, x: &[f32], x_rows: usize) {
         let (rows, columns) = (w.rows(), w.columns());
         let expected = reference(w, x);
-        let activations = Activations::new(x, columns, w.bits());
         let largest = match w.bits() {
             Bits::Four => 15.0,
             Bits::Eight => 255.0,
         };
         for backend in Backend::available() {
             let mut y = vec![f32::NAN; x_rows * rows];
-            let out = Output::new(&mut y, rows);
+            let out = Output::new(&mut y, rows, 0);
+            let encoding = Encoding::new(backend, Precision::Float, w.bits(), columns);
+            let activations = Activations::new(encoding, x);
             let middle = rows / 3;
             for part in [0..middle, middle..rows] {
                 // SAFETY: `y` has the shape and this thread alone.
-                unsafe { linear(backend, w, &activations, part, out) };
+                unsafe { linear(w, &activations.view(), part, out) };
             }
             for (i, (&got, &(want, size))) in y.iter().zip(&expected).enumerate() {
                 // Zero points make the two halves of a product cancel: the
@@ -364,11 +362,12 @@ mod tests {
             for w in owned.views() {
                 for backend in Backend::available() {
                     for x_rows in [1, 6] {
-                        let x = Activations::new(&vec![0.0; 64 * x_rows], 64, bits);
+                        let encoding = Encoding::new(backend, Precision::Float, bits, 64);
+                        let x = Activations::new(encoding, &vec![0.0; 64 * x_rows]);
                         let mut y = vec![f32::NAN; 7 * x_rows];
-                        let out = Output::new(&mut y, 7);
+                        let out = Output::new(&mut y, 7, 0);
                         // SAFETY: `y` has the shape and this thread alone.
-                        unsafe { linear(backend, &w, &x, 0..7, out) };
+                        unsafe { linear(&w, &x.view(), 0..7, out) };
                         assert!(y.iter().all(|&v| v == 0.0), "{backend:?}: {y:?}");
                     }
                 }

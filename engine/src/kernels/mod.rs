@@ -5,13 +5,14 @@
 //! ([`backend`]). The scalar backend is the reference: the tests beside each
 //! kernel run every backend of the machine against it.
 
-pub(crate) mod activations;
 pub(crate) mod attention;
 pub(crate) mod backend;
 pub(crate) mod blocks;
 mod dense;
+pub(crate) mod encoding;
 pub(crate) mod f16;
 pub(crate) mod linear;
 mod vector;
 
 pub use backend::Backend;
+pub use encoding::Precision;

@@ -9,7 +9,7 @@ use tract_onnx::tract_core::internal::*;
 use super::attributes::BlockWeights;
 use super::parse::{Parsed, check_attributes, parsed};
 use super::runtime::{Link, Runtime};
-use crate::kernels::activations::Activations;
+use crate::kernels::encoding::{ALIGNMENT, Encoded, Encoding};
 use crate::kernels::linear::{Output, linear};
 use crate::threads::share;
 
@@ -78,20 +78,31 @@ impl EvalOp for Linear {
         if let Some(last) = shape.last_mut() {
             *last = n;
         }
-        let activations =
-            Activations::new(x.try_as_plain_ram()?.as_slice::<f32>()?, k, weights.bits());
+        let encoding = Encoding::new(runtime.backend, runtime.precision, weights.bits(), k);
+        let x = x.try_as_plain_ram()?;
+        let x = x.as_slice::<f32>()?;
+        let row_bytes = encoding.row_bytes();
+        let mut bytes =
+            Tensor::zero_aligned_dt(u8::datum_type(), &[x.len() / k, row_bytes], ALIGNMENT)?;
+        let mut plain = bytes.try_as_plain_ram_mut()?;
+        let bytes = plain.as_slice_mut::<u8>()?;
+        for (x, to) in x.chunks_exact(k).zip(bytes.chunks_exact_mut(row_bytes)) {
+            // SAFETY: `to` is an aligned row of ours.
+            unsafe { encoding.encode(x, 0, to.as_mut_ptr()) };
+        }
+        let activations = Encoded::new(encoding, bytes).context("misaligned activations")?;
         let mut y = Tensor::zero::<f32>(&shape)?;
         {
             let mut plain = y.try_as_plain_ram_mut()?;
             let y = plain.as_slice_mut::<f32>()?;
-            let output = Output::new(y, n);
+            let output = Output::new(y, n, 0);
             let team = &runtime.team;
             let parts = team.parts(n.div_ceil(LEAST_ROWS));
             team.run(parts, &|part| {
                 let rows = share(n, parts, part);
                 // SAFETY: `y` is `[activations.rows(), n]`, outlives `run`, and
                 // the shares are disjoint.
-                unsafe { linear(runtime.backend, &weights, &activations, rows, output) };
+                unsafe { linear(&weights, &activations, rows, output) };
             });
         }
         Ok(tvec![y.into_tvalue()])

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tract_onnx::tract_core::internal::*;
 
 use crate::folder::Mapping;
-use crate::kernels::Backend;
+use crate::kernels::{Backend, Precision};
 use crate::threads::Team;
 
 /// The mapped weights, the threads and the kernels of one loaded model.
@@ -13,6 +13,8 @@ pub(crate) struct Runtime {
     pub(crate) mapping: Mapping,
     pub(crate) team: Team,
     pub(crate) backend: Backend,
+    /// What activations are computed with.
+    pub(crate) precision: Precision,
     /// Positions that a KV cache holds.
     pub(crate) context_length: usize,
 }
