@@ -1,5 +1,7 @@
 //! Which instructions the kernels use: found once, overridable for tests.
 
+#[cfg(target_arch = "aarch64")]
+use std::arch::is_aarch64_feature_detected;
 use std::fmt;
 
 /// A set of kernels for one instruction set. A value exists only where the
@@ -14,8 +16,17 @@ pub(crate) enum Kind {
     Avx2,
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// AVX-512 with its dot products of bytes.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
     #[cfg(target_arch = "aarch64")]
     Neon,
+    /// NEON with `sdot`.
+    #[cfg(target_arch = "aarch64")]
+    NeonDotprod,
+    /// NEON with `sdot` and `smmla`.
+    #[cfg(target_arch = "aarch64")]
+    NeonI8mm,
 }
 
 impl Backend {
@@ -32,15 +43,25 @@ impl Backend {
         let mut found = vec![Self::SCALAR];
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                found.push(Backend(Kind::Avx2));
-                if is_x86_feature_detected!("avx512f") {
-                    found.push(Backend(Kind::Avx512));
-                }
-            }
+            let avx2 = is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c");
+            let avx512 = avx2 && is_x86_feature_detected!("avx512f");
+            let vnni = avx512
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512vnni");
+            found.extend(avx2.then_some(Backend(Kind::Avx2)));
+            found.extend(avx512.then_some(Backend(Kind::Avx512)));
+            found.extend(vnni.then_some(Backend(Kind::Avx512Vnni)));
         }
         #[cfg(target_arch = "aarch64")]
-        found.push(Backend(Kind::Neon));
+        {
+            let dotprod = is_aarch64_feature_detected!("dotprod");
+            let i8mm = dotprod && is_aarch64_feature_detected!("i8mm");
+            found.push(Backend(Kind::Neon));
+            found.extend(dotprod.then_some(Backend(Kind::NeonDotprod)));
+            found.extend(i8mm.then_some(Backend(Kind::NeonI8mm)));
+        }
         found
     }
 
@@ -49,7 +70,7 @@ impl Backend {
         Self::available().into_iter().find(|b| b.name() == name)
     }
 
-    /// `scalar`, `avx2`, `avx512` or `neon`.
+    /// `scalar`, `avx2`, `avx512`, `avx512-vnni`, `neon`, `neon-dotprod` or `neon-i8mm`.
     pub fn name(self) -> &'static str {
         match self.0 {
             Kind::Scalar => "scalar",
@@ -57,8 +78,14 @@ impl Backend {
             Kind::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512Vnni => "avx512-vnni",
             #[cfg(target_arch = "aarch64")]
             Kind::Neon => "neon",
+            #[cfg(target_arch = "aarch64")]
+            Kind::NeonDotprod => "neon-dotprod",
+            #[cfg(target_arch = "aarch64")]
+            Kind::NeonI8mm => "neon-i8mm",
         }
     }
 
@@ -87,14 +114,14 @@ macro_rules! kernel_entry {
             use $crate::kernels::backend::Kind;
 
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma")]
+            #[target_feature(enable = "avx2,fma,f16c")]
             #[allow(clippy::too_many_arguments)]
             fn avx2($($arg: $ty),*) {
                 // SAFETY: this function has the features of the vector.
                 unsafe { $body::<std::arch::x86_64::__m256 $(, $layout)?>($($arg),*) }
             }
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx2,fma")]
+            #[target_feature(enable = "avx512f,avx2,fma,f16c")]
             #[allow(clippy::too_many_arguments)]
             fn avx512($($arg: $ty),*) {
                 // SAFETY: this function has the features of the vector.
@@ -104,15 +131,16 @@ macro_rules! kernel_entry {
             match backend.kind() {
                 // SAFETY: the scalar vector needs no feature.
                 Kind::Scalar => unsafe { $body::<f32 $(, $layout)?>($($arg),*) },
-                // SAFETY: a Backend of this kind exists only where avx2 and fma do.
+                // SAFETY: a Backend of this kind exists only where avx2, fma and f16c do.
                 #[cfg(target_arch = "x86_64")]
                 Kind::Avx2 => unsafe { avx2($($arg),*) },
-                // SAFETY: a Backend of this kind exists only where avx512f does.
+                // SAFETY: Backends of these kinds exist only where avx512f, avx2, fma and
+                // f16c do.
                 #[cfg(target_arch = "x86_64")]
-                Kind::Avx512 => unsafe { avx512($($arg),*) },
+                Kind::Avx512 | Kind::Avx512Vnni => unsafe { avx512($($arg),*) },
                 // SAFETY: NEON is part of the aarch64 baseline.
                 #[cfg(target_arch = "aarch64")]
-                Kind::Neon => unsafe { $body::<std::arch::aarch64::float32x4_t $(, $layout)?>($($arg),*) },
+                Kind::Neon | Kind::NeonDotprod | Kind::NeonI8mm => unsafe { $body::<std::arch::aarch64::float32x4_t $(, $layout)?>($($arg),*) },
             }
         }
     };

@@ -109,6 +109,13 @@ impl Floats<'_> {
         }
     }
 
+    fn get(&self, index: usize) -> f32 {
+        match self {
+            Floats::F16(v) => finite_f16(v[index]),
+            Floats::F32(v) => v[index],
+        }
+    }
+
     /// Widens `range` into `out`, of the same length.
     #[inline(always)]
     fn widen(&self, range: Range<usize>, out: &mut [f32]) {
@@ -203,6 +210,29 @@ impl<'a> BlockMatrix<'a> {
         &self.quants[row * bytes..][..bytes]
     }
 
+    /// All quants, scales and zero points, as they lie.
+    #[inline(always)]
+    pub(crate) fn parts(&self) -> (&'a [u8], Floats<'a>, ZeroPoints<'a>) {
+        (self.quants, self.scales, self.zero_points)
+    }
+
+    /// A block's scale and zero point.
+    pub(crate) fn scale_and_zero_point(&self, row: usize, block: usize) -> (f32, f32) {
+        let index = row * self.blocks + block;
+        let zero_point = match self.zero_points {
+            ZeroPoints::Symmetric => self.bits.symmetric_zero_point(),
+            ZeroPoints::Packed(v) => {
+                let row = &v[row * self.bits.zero_point_bytes(self.blocks)..];
+                f32::from(match self.bits {
+                    Bits::Four => row[block / 2] >> (4 * (block % 2)) & 15,
+                    Bits::Eight => row[block],
+                })
+            }
+            ZeroPoints::Fractional(v) => v.get(index),
+        };
+        (self.scales.get(index), zero_point)
+    }
+
     /// Writes a row's scales, and its zero points times their scales, one a
     /// block: what has to be multiplied with the sums of the activations.
     #[inline(always)]
@@ -264,8 +294,10 @@ pub(crate) mod tests {
         bits: Bits,
         quants: Vec<u8>,
         scales: Vec<u16>,
+        wide_scales: Vec<f32>,
         packed: Vec<u8>,
         fractional: Vec<f32>,
+        narrow_fractional: Vec<u16>,
     }
 
     /// A small reproducible generator: the tests need spread, not quality.
@@ -292,6 +324,11 @@ pub(crate) mod tests {
             let mut rng = Lcg(seed);
             let blocks = columns / BLOCK;
             let total = rows * blocks;
+            let scales: Vec<u16> = (0..total)
+                .map(|i| if i % 7 == 3 { 0.0 } else { rng.unit() * 0.1 })
+                .map(|s| half::f16::from_f32(s).to_bits())
+                .collect();
+            let fractional: Vec<f32> = (0..total).map(|_| rng.unit() * 15.0).collect();
             Self {
                 rows,
                 columns,
@@ -299,29 +336,36 @@ pub(crate) mod tests {
                 quants: (0..total * bits.block_bytes())
                     .map(|_| rng.next() as u8)
                     .collect(),
-                scales: (0..total)
-                    .map(|i| if i % 7 == 3 { 0.0 } else { rng.unit() * 0.1 })
-                    .map(|s| half::f16::from_f32(s).to_bits())
-                    .collect(),
+                wide_scales: scales.iter().map(|&s| finite_f16(s)).collect(),
+                scales,
                 packed: (0..rows * bits.zero_point_bytes(blocks))
                     .map(|_| rng.next() as u8)
                     .collect(),
-                fractional: (0..total).map(|_| rng.unit() * 15.0).collect(),
+                narrow_fractional: fractional
+                    .iter()
+                    .map(|&z| half::f16::from_f32(z).to_bits())
+                    .collect(),
+                fractional,
             }
         }
 
-        /// The same quants with each kind of zero points.
-        pub(crate) fn views(&self) -> [BlockMatrix<'_>; 3] {
-            [
+        /// The same quants with each kind of scales and zero points.
+        pub(crate) fn views(&self) -> Vec<BlockMatrix<'_>> {
+            let zero_points = [
                 ZeroPoints::Symmetric,
                 ZeroPoints::Packed(&self.packed),
                 ZeroPoints::Fractional(Floats::F32(&self.fractional)),
-            ]
-            .map(|z| {
-                let scales = Floats::F16(&self.scales);
-                BlockMatrix::new(self.rows, self.columns, self.bits, &self.quants, scales, z)
+                ZeroPoints::Fractional(Floats::F16(&self.narrow_fractional)),
+            ];
+            let view = |scales, zero_points| {
+                let (rows, columns) = (self.rows, self.columns);
+                BlockMatrix::new(rows, columns, self.bits, &self.quants, scales, zero_points)
                     .unwrap()
-            })
+            };
+            [Floats::F16(&self.scales), Floats::F32(&self.wide_scales)]
+                .into_iter()
+                .flat_map(|scales| zero_points.map(|z| view(scales, z)))
+                .collect()
         }
     }
 

@@ -1,21 +1,10 @@
-//! `y = x Wᵀ` with 4- or 8-bit weights and f32 activations.
-//!
-//! Decode (few rows of `x`) is bound by reading the weights: the `gemv`s
-//! convert quants in registers. Prefill uses each weight many times: the `gemm`s
-//! dequantise a few rows of W once and multiply them with all rows of `x`.
+//! `y = x Wᵀ` with 4- or 8-bit weights, whatever the activations are encoded in.
 
 use std::ops::Range;
 
-use super::backend::kernel_entry;
-use super::blocks::{BLOCK, Bits, BlockMatrix, Bytes, HALF, Layout, Nibbles};
-use super::dense::dot;
-use super::encoding::Encoded;
-use super::vector::Vector;
-
-/// Rows of W computed together: they share the loads of `x`.
-const ROWS: usize = 4;
-/// Rows of `x` from which dequantising a row of W first pays.
-const GEMM_FROM: usize = 4;
+use super::blocks::BlockMatrix;
+use super::encoding::{Encoded, Precision};
+use super::{float, int8};
 
 /// A raw window on the output, `x.rows` rows of `w.rows` columns, of which each
 /// thread writes its own columns.
@@ -44,7 +33,7 @@ impl Output {
     /// `row * stride + column` is inside the output, and no other thread
     /// writes that column.
     #[inline(always)]
-    unsafe fn set(self, row: usize, column: usize, value: f32) {
+    pub(super) unsafe fn set(self, row: usize, column: usize, value: f32) {
         // SAFETY: inside the output by the contract.
         unsafe { *self.start.add(row * self.stride + column) = value }
     }
@@ -62,225 +51,21 @@ pub(crate) unsafe fn linear(w: &BlockMatrix<'_>, x: &Encoded<'_>, rows: Range<us
         (w.bits(), w.columns()) == (encoding.bits(), encoding.columns()),
         "activations encoded for other weights"
     );
-    let backend = encoding.backend;
-    match (w.bits(), x.rows() < GEMM_FROM) {
-        (Bits::Four, true) => gemv4(backend, w, x, rows, y),
-        (Bits::Four, false) => gemm4(backend, w, x, rows, y),
-        (Bits::Eight, true) => gemv8(backend, w, x, rows, y),
-        (Bits::Eight, false) => gemm8(backend, w, x, rows, y),
-    }
-}
-
-kernel_entry! {
-    /// Decode, 4-bit: each row of W against each row of `x`.
-    fn gemv4(w: &BlockMatrix<'_>, x: &Encoded<'_>, rows: Range<usize>, y: Output) = gemv_body<Nibbles>
-}
-
-kernel_entry! {
-    /// Prefill, 4-bit: rows of W are dequantised once, then used for all of `x`.
-    fn gemm4(w: &BlockMatrix<'_>, x: &Encoded<'_>, rows: Range<usize>, y: Output) = gemm_body<Nibbles>
-}
-
-kernel_entry! {
-    /// Decode, 8-bit: each row of W against each row of `x`.
-    fn gemv8(w: &BlockMatrix<'_>, x: &Encoded<'_>, rows: Range<usize>, y: Output) = gemv_body<Bytes>
-}
-
-kernel_entry! {
-    /// Prefill, 8-bit: rows of W are dequantised once, then used for all of `x`.
-    fn gemm8(w: &BlockMatrix<'_>, x: &Encoded<'_>, rows: Range<usize>, y: Output) = gemm_body<Bytes>
-}
-
-/// # Safety
-/// The vector's target features; `y` as for [`linear`].
-#[inline(always)]
-unsafe fn gemv_body<V: Vector, L: Layout>(
-    w: &BlockMatrix<'_>,
-    x: &Encoded<'_>,
-    rows: Range<usize>,
-    y: Output,
-) {
-    let blocks = w.blocks();
-    let mut scales = vec![0.0; ROWS * blocks];
-    let mut offsets = vec![0.0; ROWS * blocks];
-    let mut row = rows.start;
-    while row < rows.end {
-        let count = ROWS.min(rows.end - row);
-        // A last, partial group computes its last row again and drops it.
-        let group: [usize; ROWS] = std::array::from_fn(|i| row + i.min(count - 1));
-        for (i, &r) in group.iter().enumerate() {
-            let part = i * blocks..(i + 1) * blocks;
-            w.scales_and_offsets(r, &mut scales[part.clone()], &mut offsets[part]);
-        }
-        for m in 0..x.rows() {
-            // SAFETY: features by our own contract; the slices have the lengths
-            // that `group_dot` asks for by construction of `w` and `x`.
-            let products = unsafe {
-                let quants = group.map(|r| w.quants(r).as_ptr());
-                group_dot::<V, L>(quants, &scales, x.floats(m).0.as_ptr(), blocks)
+    match encoding.precision() {
+        // SAFETY: the shapes were checked; the output is as promised to us.
+        Precision::Float => unsafe { float::linear(encoding.backend, w, x, rows, y) },
+        Precision::Int8 => {
+            let job = int8::Job {
+                w,
+                x: x.bytes().as_ptr(),
+                x_stride: encoding.row_bytes(),
+                x_rows: x.rows(),
+                order: encoding.order(),
+                y,
             };
-            for (i, product) in products.into_iter().enumerate().take(count) {
-                let offsets = &offsets[i * blocks..(i + 1) * blocks];
-                // SAFETY: features by our own contract; `blocks` values both.
-                let offset = unsafe { dot::<V>(offsets, x.floats(m).1) };
-                // SAFETY: m < x.rows and row + i < rows.end, by the loops.
-                unsafe { y.set(m, row + i, product - offset) };
-            }
+            // SAFETY: as above; the rows are encoded for this backend.
+            unsafe { int8::linear(encoding.backend, &job, rows) }
         }
-        row += count;
-    }
-}
-
-/// `sum(scale * sum(quant * x))` for [`ROWS`] rows.
-///
-/// # Safety
-/// The vector's target features; `blocks` blocks at each of `quants`,
-/// `ROWS * blocks` scales, `blocks * 32` values at `x`.
-#[inline(always)]
-unsafe fn group_dot<V: Vector, L: Layout>(
-    quants: [*const u8; ROWS],
-    scales: &[f32],
-    x: *const f32,
-    blocks: usize,
-) -> [f32; ROWS] {
-    // SAFETY: features and lengths by the contract; `part` stays below 16.
-    unsafe {
-        let mut sums = [V::splat(0.0); ROWS];
-        let bytes = const { L::BITS.block_bytes() };
-        for block in 0..blocks {
-            let mut part = 0;
-            while part < HALF {
-                let first = V::load(x.add(block * BLOCK + part));
-                let second = V::load(x.add(block * BLOCK + HALF + part));
-                for i in 0..ROWS {
-                    let (a, b) = L::pair::<V>(quants[i].add(block * bytes), part);
-                    let product = a.mul_add(first, b.mul_add(second, V::splat(0.0)));
-                    let scale = V::splat(*scales.get_unchecked(i * blocks + block));
-                    sums[i] = product.mul_add(scale, sums[i]);
-                }
-                part += V::LANES;
-            }
-        }
-        // Not `sums.map`: a closure has no target features of its own, so the
-        // sums would be calls.
-        let mut products = [0.0; ROWS];
-        for i in 0..ROWS {
-            products[i] = sums[i].sum();
-        }
-        products
-    }
-}
-
-/// # Safety
-/// The vector's target features; `y` as for [`linear`].
-#[inline(always)]
-unsafe fn gemm_body<V: Vector, L: Layout>(
-    w: &BlockMatrix<'_>,
-    x: &Encoded<'_>,
-    rows: Range<usize>,
-    y: Output,
-) {
-    let (blocks, columns) = (w.blocks(), w.columns());
-    let mut scales = vec![0.0; blocks];
-    let mut offsets = vec![0.0; blocks];
-    let mut weights = vec![0.0; ROWS * columns];
-    let mut row = rows.start;
-    while row < rows.end {
-        let count = ROWS.min(rows.end - row);
-        for (i, weights) in weights.chunks_exact_mut(columns).enumerate().take(count) {
-            w.scales_and_offsets(row + i, &mut scales, &mut offsets);
-            // SAFETY: features by our own contract; all of `columns` or `blocks` length.
-            unsafe { dequantise::<V, L>(w.quants(row + i), &scales, &offsets, weights) };
-        }
-        let mut m = 0;
-        while m < x.rows() {
-            let tile = ROWS.min(x.rows() - m);
-            let x_rows: [*const f32; ROWS] =
-                std::array::from_fn(|j| x.floats(m + j.min(tile - 1)).0.as_ptr());
-            // SAFETY: features by our own contract; every row has `columns` values.
-            let products = unsafe { tile_dot::<V>(&weights, &x_rows, columns) };
-            for (j, products) in products.into_iter().enumerate().take(tile) {
-                for (i, product) in products.into_iter().enumerate().take(count) {
-                    // SAFETY: m + j < x.rows and row + i < rows.end.
-                    unsafe { y.set(m + j, row + i, product) };
-                }
-            }
-            m += tile;
-        }
-        row += count;
-    }
-}
-
-/// Dequantises a row in the order of the [`Activations`].
-///
-/// # Safety
-/// The vector's target features; `quants` a block's bytes and `out` 32 values
-/// per scale.
-#[inline(always)]
-unsafe fn dequantise<V: Vector, L: Layout>(
-    quants: &[u8],
-    scales: &[f32],
-    offsets: &[f32],
-    out: &mut [f32],
-) {
-    let blocks = quants
-        .chunks_exact(L::BITS.block_bytes())
-        .zip(out.chunks_exact_mut(BLOCK));
-    for ((quants, out), (scale, offset)) in blocks.zip(scales.iter().zip(offsets)) {
-        // SAFETY: features by the contract; chunks have a whole block, and the
-        // lanes divide its half.
-        unsafe {
-            let (scale, offset) = (V::splat(*scale), V::splat(-*offset));
-            let mut part = 0;
-            while part < HALF {
-                let (a, b) = L::pair::<V>(quants.as_ptr(), part);
-                a.mul_add(scale, offset).store(out.as_mut_ptr().add(part));
-                b.mul_add(scale, offset)
-                    .store(out.as_mut_ptr().add(HALF + part));
-                part += V::LANES;
-            }
-        }
-    }
-}
-
-/// All products of [`ROWS`] rows of `x` with [`ROWS`] dequantised rows of W.
-///
-/// # Safety
-/// The vector's target features; `ROWS * columns` weights and `columns` values
-/// behind each of `x`; `columns` a multiple of 32.
-#[inline(always)]
-unsafe fn tile_dot<V: Vector>(
-    weights: &[f32],
-    x: &[*const f32; ROWS],
-    columns: usize,
-) -> [[f32; ROWS]; ROWS] {
-    // SAFETY: features and lengths by the contract; the lanes divide 32.
-    unsafe {
-        let w = weights.as_ptr();
-        let mut sums = [[V::splat(0.0); ROWS]; ROWS];
-        let mut k = 0;
-        while k < columns {
-            let w: [V; ROWS] = [
-                V::load(w.add(k)),
-                V::load(w.add(columns + k)),
-                V::load(w.add(2 * columns + k)),
-                V::load(w.add(3 * columns + k)),
-            ];
-            for j in 0..ROWS {
-                let x = V::load(x[j].add(k));
-                for i in 0..ROWS {
-                    sums[j][i] = w[i].mul_add(x, sums[j][i]);
-                }
-            }
-            k += V::LANES;
-        }
-        let mut products = [[0.0; ROWS]; ROWS];
-        for j in 0..ROWS {
-            for i in 0..ROWS {
-                products[j][i] = sums[j][i].sum();
-            }
-        }
-        products
     }
 }
 
@@ -288,6 +73,7 @@ unsafe fn tile_dot<V: Vector>(
 mod tests {
     use super::super::Backend;
     use super::super::blocks::tests::{Lcg, Owned};
+    use super::super::blocks::{BLOCK, Bits, Floats, ZeroPoints};
     use super::super::encoding::{Encoding, Precision, tests::Owned as Activations};
     use super::*;
 
@@ -309,49 +95,132 @@ mod tests {
         y
     }
 
+    const PRECISIONS: [Precision; 2] = [Precision::Float, Precision::Int8];
+
     #[test]
     fn every_backend_agrees_with_the_reference() {
         println!("backends run: {:?}", Backend::available());
+        // Units of one, two and four rows, whole and not.
         for (rows, columns) in [(1, 32), (3, 64), (5, 96), (9, 576), (16, 1536), (130, 160)] {
             for bits in [Bits::Four, Bits::Eight] {
                 let owned = Owned::random(rows, columns, bits, (rows * columns) as u64);
                 for x_rows in [1, 2, 3, 4, 5, 8, 17] {
                     let x = Lcg(7 + x_rows as u64).units(x_rows * columns);
                     for w in owned.views() {
-                        compare(&w, &x, x_rows);
+                        for precision in PRECISIONS {
+                            for backend in Backend::available() {
+                                compare(backend, precision, &w, &x, x_rows);
+                            }
+                        }
                     }
                 }
             }
         }
     }
 
-    /// All backends against the reference, the rows of W in two parts.
-    fn compare(w: &BlockMatrix<'_>, x: &[f32], x_rows: usize) {
+    /// All of `y`, the rows of W in two parts.
+    fn compute(w: &BlockMatrix<'_>, x: &Activations, x_rows: usize) -> Vec<f32> {
+        let rows = w.rows();
+        let mut y = vec![f32::NAN; x_rows * rows];
+        let out = Output::new(&mut y, rows, 0);
+        let middle = rows / 3;
+        for part in [0..middle, middle..rows] {
+            // SAFETY: `y` has the shape and this thread alone.
+            unsafe { linear(w, &x.view(), part, out) };
+        }
+        y
+    }
+
+    /// A backend against the reference on what its activations stand for.
+    fn compare(
+        backend: Backend,
+        precision: Precision,
+        w: &BlockMatrix<'_>,
+        x: &[f32],
+        x_rows: usize,
+    ) {
         let (rows, columns) = (w.rows(), w.columns());
-        let expected = reference(w, x);
+        let encoding = Encoding::new(backend, precision, w.bits(), columns);
+        let activations = Activations::new(encoding, x);
+        let expected = reference(w, &activations.decoded());
         let largest = match w.bits() {
             Bits::Four => 15.0,
             Bits::Eight => 255.0,
         };
-        for backend in Backend::available() {
-            let mut y = vec![f32::NAN; x_rows * rows];
-            let out = Output::new(&mut y, rows, 0);
-            let encoding = Encoding::new(backend, Precision::Float, w.bits(), columns);
-            let activations = Activations::new(encoding, x);
-            let middle = rows / 3;
-            for part in [0..middle, middle..rows] {
-                // SAFETY: `y` has the shape and this thread alone.
-                unsafe { linear(w, &activations.view(), part, out) };
+        let y = compute(w, &activations, x_rows);
+        for (i, (&got, &(want, size))) in y.iter().zip(&expected).enumerate() {
+            // Zero points make the two halves of a product cancel: the bound
+            // is relative to them.
+            let bound = 1e-5 * (size + largest * columns as f64 * 0.1) + 1e-6;
+            assert!(
+                (f64::from(got) - want).abs() <= bound,
+                "{backend:?} {precision:?} {rows}x{columns} x {x_rows}, {i}: {got} for {want}"
+            );
+        }
+    }
+
+    /// Prompt lookup decoding and prefill in chunks rely on it.
+    #[test]
+    fn an_int8_row_does_not_depend_on_the_rows_beside_it() {
+        for (rows, columns) in [(9, 576), (7, 128), (5, 96)] {
+            for bits in [Bits::Four, Bits::Eight] {
+                let owned = Owned::random(rows, columns, bits, 11);
+                let x = Lcg(5).units(19 * columns);
+                for w in owned.views() {
+                    for backend in Backend::available() {
+                        let encoding = Encoding::new(backend, Precision::Int8, bits, columns);
+                        let alone: Vec<f32> = x
+                            .chunks_exact(columns)
+                            .flat_map(|x| compute(&w, &Activations::new(encoding, x), 1))
+                            .collect();
+                        for x_rows in [2, 4, 7, 8, 19] {
+                            let x = &x[..x_rows * columns];
+                            let y = compute(&w, &Activations::new(encoding, x), x_rows);
+                            assert_eq!(y, alone[..y.len()], "{backend:?} {x_rows}");
+                        }
+                    }
+                }
             }
-            for (i, (&got, &(want, size))) in y.iter().zip(&expected).enumerate() {
-                // Zero points make the two halves of a product cancel: the
-                // bound is relative to them.
-                let bound = 1e-5 * (size + largest * columns as f64 * 0.1) + 1e-6;
-                assert!(
-                    (f64::from(got) - want).abs() <= bound,
-                    "{backend:?} {rows}x{columns} x {x_rows}, {i}: {got} for {want}"
-                );
+        }
+    }
+
+    #[test]
+    fn extreme_activations_do_not_pass_the_integers() {
+        // The largest products that a lane can meet, of one sign.
+        for bits in [Bits::Four, Bits::Eight] {
+            for quant in [0u8, 0x0f, 0xf0, 0xff] {
+                let (rows, columns) = (4, 1536);
+                let quants = vec![quant; rows * columns / BLOCK * bits.block_bytes()];
+                let scales = vec![1.0; rows * columns / BLOCK];
+                let w = BlockMatrix::new(
+                    rows,
+                    columns,
+                    bits,
+                    &quants,
+                    Floats::F32(&scales),
+                    ZeroPoints::Symmetric,
+                )
+                .unwrap();
+                for value in [1e-30, -1.0, 1e30] {
+                    let x = vec![value; columns * 9];
+                    for backend in Backend::available() {
+                        compare_relative(backend, &w, &x);
+                    }
+                }
             }
+        }
+    }
+
+    fn compare_relative(backend: Backend, w: &BlockMatrix<'_>, x: &[f32]) {
+        let encoding = Encoding::new(backend, Precision::Int8, w.bits(), w.columns());
+        let activations = Activations::new(encoding, x);
+        let expected = reference(w, &activations.decoded());
+        let y = compute(w, &activations, x.len() / w.columns());
+        for (&got, &(want, size)) in y.iter().zip(&expected) {
+            assert!(
+                (f64::from(got) - want).abs() <= 1e-5 * size,
+                "{backend:?}: {got} for {want}"
+            );
         }
     }
 
@@ -361,16 +230,32 @@ mod tests {
             let owned = Owned::random(7, 64, bits, 3);
             for w in owned.views() {
                 for backend in Backend::available() {
-                    for x_rows in [1, 6] {
-                        let encoding = Encoding::new(backend, Precision::Float, bits, 64);
-                        let x = Activations::new(encoding, &vec![0.0; 64 * x_rows]);
-                        let mut y = vec![f32::NAN; 7 * x_rows];
-                        let out = Output::new(&mut y, 7, 0);
-                        // SAFETY: `y` has the shape and this thread alone.
-                        unsafe { linear(&w, &x.view(), 0..7, out) };
-                        assert!(y.iter().all(|&v| v == 0.0), "{backend:?}: {y:?}");
+                    for precision in PRECISIONS {
+                        for x_rows in [1, 6] {
+                            let encoding = Encoding::new(backend, precision, bits, 64);
+                            let x = Activations::new(encoding, &vec![0.0; 64 * x_rows]);
+                            let y = compute(&w, &x, x_rows);
+                            assert!(y.iter().all(|&v| v == 0.0), "{backend:?}: {y:?}");
+                        }
                     }
                 }
+            }
+        }
+    }
+
+    /// A fault must be seen, not hidden: an infinite scale or activation gives
+    /// numbers that no token can be chosen from.
+    #[test]
+    fn infinities_come_out_as_what_they_are() {
+        let owned = Owned::random(4, 128, Bits::Four, 9);
+        let w = owned.views()[0];
+        for backend in Backend::available() {
+            let encoding = Encoding::new(backend, Precision::Int8, Bits::Four, 128);
+            for fault in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
+                let mut x = Lcg(1).units(128);
+                x[77] = fault;
+                let y = compute(&w, &Activations::new(encoding, &x), 1);
+                assert!(y.iter().all(|v| !v.is_finite()), "{backend:?}: {y:?}");
             }
         }
     }

@@ -11,6 +11,8 @@ pub(crate) mod blocks;
 mod dense;
 pub(crate) mod encoding;
 pub(crate) mod f16;
+mod float;
+mod int8;
 pub(crate) mod linear;
 mod vector;
 
