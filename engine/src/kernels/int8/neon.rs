@@ -204,16 +204,17 @@ macro_rules! common {
             unsafe {
                 let zero = vdupq_n_f32(0.0);
                 match blocks {
-                    1 => (vextq_f32::<1>(zero, vextq_f32::<1>(lanes, lanes)), {
-                        vsetq_lane_f32::<0>(0.0, lanes)
-                    }),
+                    1 => (
+                        vcopyq_laneq_f32::<0, 0>(zero, lanes),
+                        vcopyq_laneq_f32::<0, 0>(lanes, zero),
+                    ),
                     2 => (
                         vcombine_f32(vget_low_f32(lanes), vget_low_f32(zero)),
                         vcombine_f32(vget_low_f32(zero), vget_high_f32(lanes)),
                     ),
                     _ => (
-                        vsetq_lane_f32::<3>(0.0, lanes),
-                        vextq_f32::<3>(zero, vextq_f32::<3>(lanes, zero)),
+                        vcopyq_laneq_f32::<3, 3>(lanes, zero),
+                        vcopyq_laneq_f32::<3, 3>(zero, lanes),
                     ),
                 }
             }
