@@ -45,7 +45,7 @@ impl Bits {
     }
 
     /// Bytes of a row's integer zero points.
-    fn zero_point_bytes(self, blocks: usize) -> usize {
+    pub(super) fn zero_point_bytes(self, blocks: usize) -> usize {
         match self {
             Self::Four => blocks.div_ceil(2),
             Self::Eight => blocks,

@@ -39,6 +39,21 @@ impl Output {
     }
 }
 
+impl Output {
+    /// Writes four columns that follow each other.
+    ///
+    /// # Safety
+    /// As for [`Self::set`], for each.
+    #[inline(always)]
+    pub(super) unsafe fn set4(self, row: usize, column: usize, values: [f32; 4]) {
+        // SAFETY: inside the output by the contract.
+        unsafe {
+            let at = self.start.add(row * self.stride + column);
+            at.cast::<[f32; 4]>().write_unaligned(values);
+        }
+    }
+}
+
 /// Computes the columns `rows` (rows of `w`) of `y = x Wᵀ`.
 ///
 /// # Safety

@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use super::encode::RECORD;
 use super::group::{Group, spread_nibbles};
 
 /// Groups of 4 or of 8 bits. Two blocks in a register.
@@ -59,7 +60,7 @@ unsafe impl<const BITS: usize> Group for Avx2<BITS> {
     /// Quants of 8 bits are made signed, or a pair of products would pass i16.
     const BIAS: f32 = if BITS == 4 { 0.0 } else { 128.0 };
     const ACROSS: bool = false;
-    const DECODE_UNITS: usize = 2;
+    const RECORD: usize = RECORD;
 
     /// Of 4 bits: the low nibbles of two and two blocks, then the high ones.
     type Weights = [__m256i; 4];
@@ -126,18 +127,9 @@ unsafe impl<const BITS: usize> Group for Avx2<BITS> {
     }
 
     #[inline(always)]
-    unsafe fn symmetric(sums: Self::Ints) -> Self::Ints {
+    unsafe fn zero() -> Self::Ints {
         // SAFETY: avx2 by the contract.
-        unsafe {
-            if BITS == 4 {
-                [
-                    _mm256_slli_epi32::<3>(sums[0]),
-                    _mm256_slli_epi32::<3>(sums[1]),
-                ]
-            } else {
-                [_mm256_setzero_si256(); 2]
-            }
-        }
+        unsafe { [_mm256_setzero_si256(); 2] }
     }
 
     #[inline(always)]
@@ -156,12 +148,12 @@ unsafe impl<const BITS: usize> Group for Avx2<BITS> {
     }
 
     #[inline(always)]
-    unsafe fn mul_ints(a: Self::Ints, b: Self::Ints) -> Self::Ints {
+    unsafe fn mul_ints_by_eighth(a: Self::Ints, b: Self::Ints) -> Self::Ints {
         // SAFETY: avx2 by the contract.
         unsafe {
             [
-                _mm256_mullo_epi32(a[0], b[0]),
-                _mm256_mullo_epi32(a[1], b[1]),
+                _mm256_srai_epi32::<3>(_mm256_mullo_epi32(a[0], b[0])),
+                _mm256_srai_epi32::<3>(_mm256_mullo_epi32(a[1], b[1])),
             ]
         }
     }
@@ -233,17 +225,11 @@ unsafe impl<const BITS: usize> Group for Avx2<BITS> {
     }
 
     #[inline(always)]
-    unsafe fn split(lanes: Self::Lanes, blocks: usize) -> (Self::Lanes, Self::Lanes) {
+    unsafe fn halves(lanes: Self::Lanes) -> (Self::Lanes, Self::Lanes) {
         // SAFETY: avx2 by the contract.
         unsafe {
             let zero = _mm256_setzero_ps();
-            let low = |v| _mm256_blend_ps::<0b0000_1111>(zero, v);
-            let high = |v| _mm256_blend_ps::<0b1111_0000>(zero, v);
-            match blocks {
-                1 => ([low(lanes[0]), zero], [high(lanes[0]), lanes[1]]),
-                2 => ([lanes[0], zero], [zero, lanes[1]]),
-                _ => ([lanes[0], low(lanes[1])], [zero, high(lanes[1])]),
-            }
+            ([lanes[0], zero], [zero, lanes[1]])
         }
     }
 
@@ -254,16 +240,48 @@ unsafe impl<const BITS: usize> Group for Avx2<BITS> {
     }
 
     #[inline(always)]
-    unsafe fn sum(lanes: Self::Lanes) -> f32 {
+    unsafe fn sums(lanes: [Self::Lanes; 4]) -> [f32; 4] {
         // SAFETY: avx2 by the contract.
         unsafe {
-            let both = _mm256_add_ps(lanes[0], lanes[1]);
-            let half = _mm_add_ps(
-                _mm256_castps256_ps128(both),
-                _mm256_extractf128_ps::<1>(both),
-            );
-            let quarter = _mm_add_ps(half, _mm_movehl_ps(half, half));
-            _mm_cvtss_f32(_mm_add_ss(quarter, _mm_movehdup_ps(quarter)))
+            sums_of(
+                quarter(lanes[0]),
+                quarter(lanes[1]),
+                quarter(lanes[2]),
+                quarter(lanes[3]),
+            )
         }
+    }
+}
+
+/// # Safety
+/// avx2.
+#[inline(always)]
+unsafe fn quarter(lanes: [__m256; 2]) -> __m128 {
+    // SAFETY: avx2 by the contract.
+    unsafe {
+        let both = _mm256_add_ps(lanes[0], lanes[1]);
+        _mm_add_ps(
+            _mm256_castps256_ps128(both),
+            _mm256_extractf128_ps::<1>(both),
+        )
+    }
+}
+
+/// The sums of four vectors, each `(v0 + v2) + (v1 + v3)`.
+///
+/// # Safety
+/// avx.
+#[inline(always)]
+pub(super) unsafe fn sums_of(a: __m128, b: __m128, c: __m128, d: __m128) -> [f32; 4] {
+    // SAFETY: avx by the contract.
+    unsafe {
+        let (ab, cd) = (_mm_unpacklo_ps(a, b), _mm_unpacklo_ps(c, d));
+        let (first, second) = (_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
+        let (ab, cd) = (_mm_unpackhi_ps(a, b), _mm_unpackhi_ps(c, d));
+        let (third, fourth) = (_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
+        let mut sums = [0.0; 4];
+        let all = _mm_add_ps(_mm_add_ps(first, third), _mm_add_ps(second, fourth));
+        _mm_storeu_ps(sums.as_mut_ptr(), all);
+        sums
     }
 }

@@ -2,6 +2,8 @@
 
 use std::arch::x86_64::*;
 
+use super::avx2::sums_of;
+use super::encode::RECORD;
 use super::group::{Group, spread_nibbles};
 
 /// Groups of 4 or of 8 bits. Of 4 bits, a register holds a group: the lanes 0 to
@@ -39,7 +41,7 @@ unsafe fn place(v: __m128i) -> __m512i {
 unsafe impl<const BITS: usize> Group for Avx512<BITS> {
     const BIAS: f32 = 0.0;
     const ACROSS: bool = false;
-    const DECODE_UNITS: usize = 4;
+    const RECORD: usize = RECORD;
 
     /// Of 4 bits: the low nibbles, the high ones. Of 8 bits: two and two blocks.
     type Weights = [__m512i; 2];
@@ -94,15 +96,9 @@ unsafe impl<const BITS: usize> Group for Avx512<BITS> {
     }
 
     #[inline(always)]
-    unsafe fn symmetric(sums: Self::Ints) -> Self::Ints {
+    unsafe fn zero() -> Self::Ints {
         // SAFETY: the features by the contract.
-        unsafe {
-            if BITS == 4 {
-                _mm512_slli_epi32::<3>(sums)
-            } else {
-                _mm512_slli_epi32::<7>(sums)
-            }
-        }
+        unsafe { _mm512_setzero_si512() }
     }
 
     #[inline(always)]
@@ -119,9 +115,9 @@ unsafe impl<const BITS: usize> Group for Avx512<BITS> {
     }
 
     #[inline(always)]
-    unsafe fn mul_ints(a: Self::Ints, b: Self::Ints) -> Self::Ints {
+    unsafe fn mul_ints_by_eighth(a: Self::Ints, b: Self::Ints) -> Self::Ints {
         // SAFETY: the features by the contract.
-        unsafe { _mm512_mullo_epi32(a, b) }
+        unsafe { _mm512_srai_epi32::<3>(_mm512_mullo_epi32(a, b)) }
     }
 
     #[inline(always)]
@@ -170,13 +166,12 @@ unsafe impl<const BITS: usize> Group for Avx512<BITS> {
     }
 
     #[inline(always)]
-    unsafe fn split(lanes: Self::Lanes, blocks: usize) -> (Self::Lanes, Self::Lanes) {
-        let first: __mmask16 = (1 << (4 * blocks)) - 1;
+    unsafe fn halves(lanes: Self::Lanes) -> (Self::Lanes, Self::Lanes) {
         // SAFETY: the features by the contract.
         unsafe {
             (
-                _mm512_maskz_mov_ps(first, lanes),
-                _mm512_maskz_mov_ps(!first, lanes),
+                _mm512_maskz_mov_ps(0x00ff, lanes),
+                _mm512_maskz_mov_ps(0xff00, lanes),
             )
         }
     }
@@ -188,8 +183,34 @@ unsafe impl<const BITS: usize> Group for Avx512<BITS> {
     }
 
     #[inline(always)]
-    unsafe fn sum(lanes: Self::Lanes) -> f32 {
+    unsafe fn sums(lanes: [Self::Lanes; 4]) -> [f32; 4] {
         // SAFETY: the features by the contract.
-        unsafe { _mm512_reduce_add_ps(lanes) }
+        unsafe {
+            sums_of(
+                quarter(lanes[0]),
+                quarter(lanes[1]),
+                quarter(lanes[2]),
+                quarter(lanes[3]),
+            )
+        }
+    }
+}
+
+/// Not `_mm512_reduce_add_ps`, which leaves the order of the additions open.
+///
+/// # Safety
+/// avx512f.
+#[inline(always)]
+unsafe fn quarter(lanes: __m512) -> __m128 {
+    // SAFETY: avx512f by the contract.
+    unsafe {
+        let both = _mm256_add_ps(
+            _mm512_castps512_ps256(lanes),
+            _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(lanes))),
+        );
+        _mm_add_ps(
+            _mm256_castps256_ps128(both),
+            _mm256_extractf128_ps::<1>(both),
+        )
     }
 }

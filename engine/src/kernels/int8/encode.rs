@@ -1,10 +1,9 @@
 //! Activations in int8: one scale for each block of 32, as llama.cpp's Q8_0.
 //!
-//! An encoded row of a unit (see [`super::tile`]) is, one behind the other:
-//!
-//! - for each group of four blocks, its 128 values (i8),
-//! - for each group, the four blocks' scales (f32) and, negated, the sums of
-//!   their values (i32), which zero points are multiplied with.
+//! An encoded row of a unit (see [`super::tile`]) is a record for each group of
+//! four blocks: its 128 values (i8), the four blocks' scales (f32) and minus eight
+//! times the sums of their values (i32), which zero points are multiplied with:
+//! eight is the zero point of 4 bits.
 //!
 //! The values come in the order in which a backend meets the quants. Of 4 bits a
 //! byte holds an even and an odd element, so the group's 64 even elements precede
@@ -12,13 +11,21 @@
 //! of four bytes across the blocks (`ACROSS`) the words are transposed likewise.
 
 use super::group::{GROUP, GROUP_WEIGHTS};
-use super::tile::{BLOCKS_BYTES, Row, Shape};
+use super::tile::Shape;
 use crate::kernels::backend::kernel_entry;
 use crate::kernels::blocks::{BLOCK, Bits, HALF};
 use crate::kernels::vector::Vector;
 
 /// Words of four values in a block.
 const WORDS: usize = BLOCK / 4;
+
+/// Bytes of a group's record. On x86 the next one begins at a cache line, as a
+/// vector may be a whole one.
+pub(super) const RECORD: usize = if cfg!(target_arch = "x86_64") {
+    192
+} else {
+    160
+};
 
 /// The order of an encoded row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,18 +64,7 @@ impl Order {
 
 /// Bytes of an encoded row.
 pub(crate) fn row_bytes(columns: usize) -> usize {
-    let groups = Shape::new(columns / BLOCK).groups();
-    groups * (GROUP_WEIGHTS + BLOCKS_BYTES)
-}
-
-/// The parts of the encoded row at `from`.
-pub(super) fn row(from: *const u8, columns: usize) -> Row {
-    let groups = Shape::new(columns / BLOCK).groups();
-    Row {
-        quants: from.cast(),
-        // Inside the row, hence inside the allocation.
-        blocks: from.wrapping_add(groups * GROUP_WEIGHTS),
-    }
+    Shape::new(columns / BLOCK).groups() * RECORD
 }
 
 /// A row to write to: whole, aligned to 4, and of which the caller may write
@@ -102,25 +98,50 @@ unsafe fn encode_body<V: Vector>(
 ) {
     let blocks = columns / BLOCK;
     let shape = Shape::new(blocks);
-    let groups = shape.groups();
     assert!(first + x.len() / BLOCK <= blocks);
     for (i, values) in x.chunks_exact(BLOCK).enumerate() {
         let (words, scale, sum) = quantise(values, order.bits);
         let mut block = first + i;
         for _ in 0..shape.unit_rows {
-            let (group, in_group) = (block / GROUP, block % GROUP);
             // SAFETY: the row has `unit_rows` times `blocks` blocks.
-            unsafe {
-                let quants: *mut u32 = to.0.add(group * GROUP_WEIGHTS).cast();
-                for (word, &values) in words.iter().enumerate() {
-                    quants.add(order.word(in_group, word)).write(values);
-                }
-                let at = to.0.add(groups * GROUP_WEIGHTS + group * BLOCKS_BYTES);
-                at.cast::<f32>().add(in_group).write(scale);
-                at.cast::<i32>().add(GROUP + in_group).write(-sum);
-            }
+            unsafe { write(to, order, block, &words, scale, sum) };
             block += blocks;
         }
+    }
+    // What a last group has beyond the row, see `tile`. Whoever encodes the row's
+    // end writes it.
+    if first + x.len() / BLOCK == blocks && shape.unit_rows == 1 {
+        for block in blocks..shape.groups() * GROUP {
+            // SAFETY: inside the row's last record.
+            unsafe { write(to, order, block, &[0; WORDS], 0.0, 0) };
+        }
+    }
+}
+
+/// Writes a block's words, scale and sum.
+///
+/// # Safety
+/// The block is in the row at `to`.
+#[inline(always)]
+unsafe fn write(
+    to: Target,
+    order: Order,
+    block: usize,
+    words: &[u32; WORDS],
+    scale: f32,
+    sum: i32,
+) {
+    let (group, in_group) = (block / GROUP, block % GROUP);
+    // SAFETY: inside the row by the contract.
+    unsafe {
+        let record = to.0.add(group * RECORD);
+        let quants: *mut u32 = record.cast();
+        for (word, &values) in words.iter().enumerate() {
+            quants.add(order.word(in_group, word)).write(values);
+        }
+        let at = record.add(GROUP_WEIGHTS);
+        at.cast::<f32>().add(in_group).write(scale);
+        at.cast::<i32>().add(GROUP + in_group).write(-8 * sum);
     }
 }
 
@@ -170,7 +191,7 @@ fn quantise(x: &[f32], bits: Bits) -> ([u32; WORDS], f32, i32) {
 /// # Safety
 /// `row` is an encoded row of `columns` in `order`, `block` one of its blocks.
 pub(super) unsafe fn read_block(
-    row: Row,
+    row: *const u8,
     order: Order,
     block: usize,
 ) -> ([[i8; 4]; WORDS], f32, i32) {
@@ -178,13 +199,14 @@ pub(super) unsafe fn read_block(
     let mut words = [[0; 4]; WORDS];
     // SAFETY: inside the row by the contract; written aligned to 4.
     unsafe {
-        let quants: *const [i8; 4] = row.quants.add(group * GROUP_WEIGHTS).cast();
+        let record = row.add(group * RECORD);
+        let quants: *const [i8; 4] = record.cast();
         for (word, values) in words.iter_mut().enumerate() {
             *values = quants.add(order.word(in_group, word)).read();
         }
-        let at = row.blocks.add(group * BLOCKS_BYTES);
+        let at = record.add(GROUP_WEIGHTS);
         let scale = at.cast::<f32>().add(in_group).read();
-        let sum = -at.cast::<i32>().add(GROUP + in_group).read();
+        let sum = at.cast::<i32>().add(GROUP + in_group).read() / -8;
         (words, scale, sum)
     }
 }
@@ -199,7 +221,7 @@ pub(crate) mod tests {
     /// copies of the row agree.
     pub(crate) fn decode(bytes: &[u8], columns: usize, order: Order) -> Vec<f32> {
         let shape = Shape::new(columns / BLOCK);
-        let row = row(bytes.as_ptr(), columns);
+        let row = bytes.as_ptr();
         let mut copies = Vec::new();
         for copy in 0..shape.unit_rows {
             let mut values = vec![f32::NAN; columns];

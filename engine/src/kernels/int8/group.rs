@@ -23,9 +23,9 @@ pub(crate) unsafe trait Group: Copy {
     /// Whether a block's activations lie in words across the group, see
     /// [`super::encode`].
     const ACROSS: bool;
-    /// Rows of W (units, see [`super::tile`]) that a product with one row of x
-    /// takes together: they share the loads of x.
-    const DECODE_UNITS: usize;
+    /// Bytes of a group in an encoded row: its values, scales and sums, and what
+    /// keeps the vectors of the next one aligned.
+    const RECORD: usize;
 
     /// 128 quants, unpacked.
     type Weights: Copy;
@@ -46,12 +46,12 @@ pub(crate) unsafe trait Group: Copy {
     unsafe fn f32s(from: *const f32) -> Self::Lanes;
     /// Reads a number for each block.
     unsafe fn ints(from: *const i32) -> Self::Ints;
-    /// Multiplies with the zero point of symmetric quantisation, less the bias.
-    unsafe fn symmetric(sums: Self::Ints) -> Self::Ints;
+    /// All zero.
+    unsafe fn zero() -> Self::Ints;
     /// Reads the four blocks' stored integer zero points, less the bias.
     unsafe fn zero_points(from: *const u8) -> Self::Ints;
-    /// Multiplies block by block.
-    unsafe fn mul_ints(a: Self::Ints, b: Self::Ints) -> Self::Ints;
+    /// `a b / 8`, block by block; the product is a multiple of 8.
+    unsafe fn mul_ints_by_eighth(a: Self::Ints, b: Self::Ints) -> Self::Ints;
     /// As f32, in the lanes of the blocks.
     unsafe fn to_lanes(ints: Self::Ints) -> Self::Lanes;
     /// `start + w x`, block by block.
@@ -62,13 +62,37 @@ pub(crate) unsafe trait Group: Copy {
     unsafe fn mul(a: Self::Lanes, b: Self::Lanes) -> Self::Lanes;
     /// `a b + c`.
     unsafe fn mul_add(a: Self::Lanes, b: Self::Lanes, c: Self::Lanes) -> Self::Lanes;
-    /// The lanes of the first `blocks` blocks (1 to 3), and those of the others;
-    /// zero elsewhere.
-    unsafe fn split(lanes: Self::Lanes, blocks: usize) -> (Self::Lanes, Self::Lanes);
+    /// The lanes of the first two blocks, and those of the others; zero elsewhere.
+    unsafe fn halves(lanes: Self::Lanes) -> (Self::Lanes, Self::Lanes);
     /// `a + b`.
     unsafe fn add(a: Self::Lanes, b: Self::Lanes) -> Self::Lanes;
-    /// The sum of all lanes.
-    unsafe fn sum(lanes: Self::Lanes) -> f32;
+    /// The sums of all lanes of each.
+    unsafe fn sums(lanes: [Self::Lanes; 4]) -> [f32; 4];
+
+    /// The sums of two pairs of rows: of each pair the whole groups of the first
+    /// row, the group that they share half and half, and the whole groups of the
+    /// second row.
+    #[inline(always)]
+    unsafe fn pair_sums(pairs: [[Self::Lanes; 3]; 2]) -> [f32; 4] {
+        // SAFETY: features by the contract.
+        unsafe {
+            let [[a, b, c], [d, e, f]] = pairs;
+            let ((b0, b1), (e0, e1)) = (Self::halves(b), Self::halves(e));
+            Self::sums([
+                Self::add(a, b0),
+                Self::add(c, b1),
+                Self::add(d, e0),
+                Self::add(f, e1),
+            ])
+        }
+    }
+
+    /// Gives `pointer` back, and keeps the compiler from moving what is read
+    /// there before `lanes` are computed: it would run out of registers.
+    #[inline(always)]
+    unsafe fn after<T>(pointer: *const T, _lanes: Self::Lanes) -> *const T {
+        pointer
+    }
 }
 
 /// Four nibbles, the lowest first, as the bytes of an integer.

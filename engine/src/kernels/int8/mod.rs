@@ -19,9 +19,7 @@ use std::ops::Range;
 
 use self::encode::Order;
 use self::group::{GROUP, Group};
-use self::tile::{
-    F16, F32, FRACTIONAL_F16, FRACTIONAL_F32, PACKED, Row, SYMMETRIC, Shape, Unit, tile,
-};
+use self::tile::{FRACTIONAL, OTHER, PACKED, SYMMETRIC, Shape, Sink, Steps, Unit, tile};
 use super::backend::{Backend, Kind};
 use super::blocks::{BLOCK, Bits, BlockMatrix, Floats, ZeroPoints};
 use super::linear::Output;
@@ -55,8 +53,8 @@ pub(super) struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn x_row(&self, t: usize) -> Row {
-        encode::row(self.x.wrapping_add(t * self.x_stride), self.w.columns())
+    fn x_row(&self, t: usize) -> *const u8 {
+        self.x.wrapping_add(t * self.x_stride)
     }
 }
 
@@ -68,11 +66,11 @@ macro_rules! entries {
         /// The backend's features are there; `job` and `rows` as for [`linear`].
         unsafe fn $name(job: &Job<'_>, rows: Range<usize>) {
             #[target_feature(enable = $features)]
-            fn run<const BITS: usize, const S: u8, const Z: u8>(job: &Job<'_>, rows: Range<usize>) {
+            fn run<const BITS: usize, const F: u8>(job: &Job<'_>, rows: Range<usize>) {
                 // SAFETY: this function has the features; the rest is promised
                 // by the caller of the function around it.
                 unsafe {
-                    products::<$group<BITS>, BITS, S, Z, $decode, $units, $rows>(job, rows);
+                    products::<$group<BITS>, BITS, F, $decode, $units, $rows>(job, rows);
                 }
             }
             // SAFETY: the features by the contract.
@@ -86,24 +84,15 @@ macro_rules! entries {
 /// Calls `run` for the form of the job's weights.
 macro_rules! choose {
     ($job:ident, $rows:ident, $run:ident) => {{
-        let (scales, zero_points) = forms($job.w);
-        match ($job.w.bits(), scales, zero_points) {
-            (Bits::Four, F16, SYMMETRIC) => $run::<4, F16, SYMMETRIC>($job, $rows),
-            (Bits::Four, F16, PACKED) => $run::<4, F16, PACKED>($job, $rows),
-            (Bits::Four, F16, FRACTIONAL_F16) => $run::<4, F16, FRACTIONAL_F16>($job, $rows),
-            (Bits::Four, F16, _) => $run::<4, F16, FRACTIONAL_F32>($job, $rows),
-            (Bits::Four, _, SYMMETRIC) => $run::<4, F32, SYMMETRIC>($job, $rows),
-            (Bits::Four, _, PACKED) => $run::<4, F32, PACKED>($job, $rows),
-            (Bits::Four, _, FRACTIONAL_F16) => $run::<4, F32, FRACTIONAL_F16>($job, $rows),
-            (Bits::Four, _, _) => $run::<4, F32, FRACTIONAL_F32>($job, $rows),
-            (Bits::Eight, F16, SYMMETRIC) => $run::<8, F16, SYMMETRIC>($job, $rows),
-            (Bits::Eight, F16, PACKED) => $run::<8, F16, PACKED>($job, $rows),
-            (Bits::Eight, F16, FRACTIONAL_F16) => $run::<8, F16, FRACTIONAL_F16>($job, $rows),
-            (Bits::Eight, F16, _) => $run::<8, F16, FRACTIONAL_F32>($job, $rows),
-            (Bits::Eight, _, SYMMETRIC) => $run::<8, F32, SYMMETRIC>($job, $rows),
-            (Bits::Eight, _, PACKED) => $run::<8, F32, PACKED>($job, $rows),
-            (Bits::Eight, _, FRACTIONAL_F16) => $run::<8, F32, FRACTIONAL_F16>($job, $rows),
-            (Bits::Eight, _, _) => $run::<8, F32, FRACTIONAL_F32>($job, $rows),
+        match ($job.w.bits(), form($job.w)) {
+            (Bits::Four, SYMMETRIC) => $run::<4, SYMMETRIC>($job, $rows),
+            (Bits::Four, PACKED) => $run::<4, PACKED>($job, $rows),
+            (Bits::Four, FRACTIONAL) => $run::<4, FRACTIONAL>($job, $rows),
+            (Bits::Four, _) => $run::<4, OTHER>($job, $rows),
+            (Bits::Eight, SYMMETRIC) => $run::<8, SYMMETRIC>($job, $rows),
+            (Bits::Eight, PACKED) => $run::<8, PACKED>($job, $rows),
+            (Bits::Eight, FRACTIONAL) => $run::<8, FRACTIONAL>($job, $rows),
+            (Bits::Eight, _) => $run::<8, OTHER>($job, $rows),
         }
     }};
 }
@@ -115,7 +104,7 @@ use {avx2::Avx2, avx512::Avx512};
 use {neon::Neon, neon::NeonDotprod};
 
 #[cfg(target_arch = "x86_64")]
-entries!(avx2, Avx2, "avx2,fma,f16c", 2, 1, 4);
+entries!(avx2, Avx2, "avx2,fma,f16c", 4, 1, 4);
 #[cfg(target_arch = "x86_64")]
 entries!(
     vnni,
@@ -126,17 +115,17 @@ entries!(
     4
 );
 #[cfg(target_arch = "aarch64")]
-entries!(neon, Neon, "neon", 4, 1, 8);
+entries!(neon, Neon, "neon", 8, 1, 8);
 #[cfg(target_arch = "aarch64")]
-entries!(dotprod, NeonDotprod, "neon,dotprod", 4, 1, 8);
+entries!(dotprod, NeonDotprod, "neon,dotprod", 8, 1, 8);
 
 /// # Safety
 /// As for [`linear`].
 unsafe fn scalar(job: &Job<'_>, rows: Range<usize>) {
-    fn run<const BITS: usize, const S: u8, const Z: u8>(job: &Job<'_>, rows: Range<usize>) {
+    fn run<const BITS: usize, const F: u8>(job: &Job<'_>, rows: Range<usize>) {
         // SAFETY: no features needed; the rest is promised by the caller of the
         // function around it.
-        unsafe { products::<Scalar<BITS>, BITS, S, Z, 1, 1, 2>(job, rows) }
+        unsafe { products::<Scalar<BITS>, BITS, F, 4, 1, 4>(job, rows) }
     }
     choose!(job, rows, run);
 }
@@ -148,13 +137,7 @@ unsafe fn scalar(job: &Job<'_>, rows: Range<usize>) {
 /// `job.y` is as [`super::linear::linear`] asks.
 pub(super) unsafe fn linear(backend: Backend, job: &Job<'_>, rows: Range<usize>) {
     let shape = Shape::new(job.w.blocks());
-    // Rows that are no whole unit (the last ones of a matrix of an odd number of
-    // rows), and the nibbles of zero points that do not continue from row to row.
-    let whole = if shape.unit_rows == 4 && forms(job.w).1 == PACKED {
-        0
-    } else {
-        job.w.rows() / shape.unit_rows * shape.unit_rows
-    };
+    let whole = job.w.rows() - shape.rest(job.w.rows());
     let units = rows.start.min(whole)..rows.end.min(whole);
     if !units.is_empty() {
         // SAFETY: a Backend of a kind exists only where its features do; the rest
@@ -181,20 +164,35 @@ pub(super) unsafe fn linear(backend: Backend, job: &Job<'_>, rows: Range<usize>)
     }
 }
 
-/// The forms of the scales and the zero points.
-fn forms(w: &BlockMatrix<'_>) -> (u8, u8) {
+/// The form of the weights' scales and zero points.
+fn form(w: &BlockMatrix<'_>) -> u8 {
     let (_, scales, zero_points) = w.parts();
-    let scales = match scales {
-        Floats::F16(_) => F16,
-        Floats::F32(_) => F32,
+    match (scales, zero_points) {
+        (Floats::F16(_), ZeroPoints::Symmetric) => SYMMETRIC,
+        (Floats::F16(_), ZeroPoints::Packed(_)) => PACKED,
+        (Floats::F16(_), ZeroPoints::Fractional(Floats::F16(_))) => FRACTIONAL,
+        _ => OTHER,
+    }
+}
+
+/// Bytes of `blocks` blocks' quants, scales and zero points. Nibbles of zero
+/// points fill whole bytes.
+fn bytes(w: &BlockMatrix<'_>, blocks: usize) -> [usize; 3] {
+    let (_, scales, zero_points) = w.parts();
+    let float = |floats: Floats<'_>| match floats {
+        Floats::F16(_) => 2,
+        Floats::F32(_) => 4,
     };
     let zero_points = match zero_points {
-        ZeroPoints::Symmetric => SYMMETRIC,
-        ZeroPoints::Packed(_) => PACKED,
-        ZeroPoints::Fractional(Floats::F16(_)) => FRACTIONAL_F16,
-        ZeroPoints::Fractional(Floats::F32(_)) => FRACTIONAL_F32,
+        ZeroPoints::Symmetric => 0,
+        ZeroPoints::Packed(_) => w.bits().zero_point_bytes(blocks),
+        ZeroPoints::Fractional(v) => blocks * float(v),
     };
-    (scales, zero_points)
+    [
+        blocks * w.bits().block_bytes(),
+        blocks * float(scales),
+        zero_points,
+    ]
 }
 
 /// Where the unit that begins with row `row` lies.
@@ -213,9 +211,9 @@ fn unit(w: &BlockMatrix<'_>, row: usize) -> Unit {
         scales: floats(scales),
         zero_points: match zero_points {
             ZeroPoints::Symmetric => std::ptr::null(),
-            // Units' zero points continue from row to row, see `linear`.
+            // Nibbles of a row begin at a byte.
             ZeroPoints::Packed(v) => match w.bits() {
-                Bits::Four => v[block / 2..].as_ptr(),
+                Bits::Four => v[row * w.blocks().div_ceil(2)..].as_ptr(),
                 Bits::Eight => v[block..].as_ptr(),
             },
             ZeroPoints::Fractional(v) => floats(v),
@@ -223,17 +221,17 @@ fn unit(w: &BlockMatrix<'_>, row: usize) -> Unit {
     }
 }
 
-/// The products of the units that hold `rows`: `D` units at a time with one row
-/// of x, or `R` units with `T` rows.
+/// The products of `rows`, of whole units but for the first and the last: `D`
+/// units at a time with one row of x, or `R` units with `T` rows.
 ///
 /// # Safety
-/// The backend's features; `rows` are of whole units; `job` as for [`linear`].
+/// The backend's features; the units that hold `rows` can be read, see
+/// [`Shape::rest`]; `job` as for [`linear`].
 #[inline(always)]
 unsafe fn products<
     G: Group,
     const BITS: usize,
-    const S: u8,
-    const Z: u8,
+    const F: u8,
     const D: usize,
     const R: usize,
     const T: usize,
@@ -242,93 +240,122 @@ unsafe fn products<
     rows: Range<usize>,
 ) {
     let shape = Shape::new(job.w.blocks());
-    let units = rows.start / shape.unit_rows..rows.end.div_ceil(shape.unit_rows);
-    // Too few rows for a tile go one by one, others as a tile that computes its
-    // last row again.
-    let (whole, rest) = (job.x_rows / T * T, job.x_rows % T);
-    let tiled = if rest * 2 >= T { job.x_rows } else { whole };
-    let unit_bytes = shape.groups() * GROUP * job.w.bits().block_bytes();
-    let stripe = (STRIPE_BYTES / unit_bytes / R).max(1) * R;
+    let of_group = bytes(job.w, GROUP);
+    let pass = Pass {
+        job,
+        shape,
+        steps: Steps {
+            scales: of_group[1],
+            zero_points: of_group[2],
+            integers: matches!(job.w.parts().2, ZeroPoints::Packed(_)),
+        },
+        of_unit: bytes(job.w, shape.blocks * shape.unit_rows),
+        of_groups: of_group.map(|bytes| bytes * shape.groups()),
+        rows: rows.clone(),
+    };
+    // The units of which all rows are wanted, and the others.
+    let units = rows.start.div_ceil(shape.unit_rows)..rows.end / shape.unit_rows;
+    let around = rows.start / shape.unit_rows..rows.end.div_ceil(shape.unit_rows);
+    // The rows of x that fill no tile go one by one.
+    let tiled = job.x_rows / T * T;
+    let stripe = (STRIPE_BYTES / pass.of_unit[0] / (R * D)).max(1) * R * D;
     let panel = (PANEL_BYTES / job.x_stride / T).max(1) * T;
     // SAFETY: features and places by the contract.
     unsafe {
-        let mut start = units.start;
-        while start < units.end && tiled > 0 {
+        for start in units.clone().step_by(stripe) {
             let end = (start + stripe).min(units.end);
-            let mut first = 0;
-            while first < tiled {
+            for first in (0..tiled).step_by(panel) {
                 let last = (first + panel).min(tiled);
                 let mut u = start;
                 while u < end {
-                    let count = if u + R <= end { R } else { 1 };
-                    let mut t = first;
-                    while t < last {
-                        let valid = T.min(last - t);
-                        if count == R {
-                            pass::<G, BITS, S, Z, R, T>(job, shape, &rows, u, t, valid);
+                    let whole = u + R <= end;
+                    for t in (first..last).step_by(T) {
+                        if whole {
+                            pass.run::<G, BITS, F, R, T, false>(u..u + R, t);
                         } else {
-                            pass::<G, BITS, S, Z, 1, T>(job, shape, &rows, u, t, valid);
+                            pass.run::<G, BITS, F, 1, T, false>(u..u + 1, t);
                         }
-                        t += T;
                     }
-                    u += count;
+                    u += if whole { R } else { 1 };
                 }
-                first = last;
             }
-            start = end;
-        }
-        let mut u = units.start;
-        while u < units.end && tiled < job.x_rows {
-            let count = if u + D <= units.end { D } else { 1 };
             for t in tiled..job.x_rows {
-                if count == D {
-                    pass::<G, BITS, S, Z, D, 1>(job, shape, &rows, u, t, 1);
-                } else {
-                    pass::<G, BITS, S, Z, 1, 1>(job, shape, &rows, u, t, 1);
-                }
+                let middle = start + (end - start) / D * D;
+                pass.run::<G, BITS, F, D, 1, false>(start..middle, t);
+                pass.run::<G, BITS, F, 1, 1, false>(middle..end, t);
             }
-            u += count;
+        }
+        for t in 0..job.x_rows {
+            let first = around.start..units.start.min(around.end);
+            pass.run::<G, BITS, F, 1, 1, true>(first.clone(), t);
+            pass.run::<G, BITS, F, 1, 1, true>(units.end.max(first.end)..around.end, t);
         }
     }
 }
 
-/// Computes a tile and stores what lies in `rows`, of `valid` rows of x.
-///
-/// # Safety
-/// The backend's features; units `u..u + R` and rows of x from `t` on exist.
-#[inline(always)]
-unsafe fn pass<
-    G: Group,
-    const BITS: usize,
-    const S: u8,
-    const Z: u8,
-    const R: usize,
-    const T: usize,
->(
-    job: &Job<'_>,
+/// What all tiles of a call share.
+struct Pass<'a> {
+    job: &'a Job<'a>,
     shape: Shape,
-    rows: &Range<usize>,
-    u: usize,
-    t: usize,
-    valid: usize,
-) {
-    let mut units = [unit(job.w, u * shape.unit_rows); R];
-    for (i, unit_of) in units.iter_mut().enumerate().skip(1) {
-        *unit_of = unit(job.w, (u + i) * shape.unit_rows);
-    }
-    let mut x = [job.x_row(t); T];
-    for (i, row) in x.iter_mut().enumerate().take(valid).skip(1) {
-        *row = job.x_row(t + i);
-    }
-    // SAFETY: features, units and rows by the contract; stored are rows and
-    // columns of y only.
-    unsafe {
-        tile::<G, BITS, S, Z, R, T>(shape, units, x, |in_unit, r, i, value| {
-            let row = (u + r) * shape.unit_rows + in_unit;
-            if i < valid && rows.contains(&row) {
-                job.y.set(t + i, row, value);
+    steps: Steps,
+    /// Bytes from unit to unit.
+    of_unit: [usize; 3],
+    /// Bytes that are read of a unit.
+    of_groups: [usize; 3],
+    rows: Range<usize>,
+}
+
+impl Pass<'_> {
+    /// Computes units, `R` at a time, with the rows of x from `t` on.
+    ///
+    /// # Safety
+    /// The backend's features; a multiple of `R` units that can be read, and `T`
+    /// rows of x.
+    #[inline(always)]
+    unsafe fn run<
+        G: Group,
+        const BITS: usize,
+        const F: u8,
+        const R: usize,
+        const T: usize,
+        const CHECK: bool,
+    >(
+        &self,
+        units: Range<usize>,
+        t: usize,
+    ) {
+        if units.is_empty() {
+            return;
+        }
+        let first = units.start * self.shape.unit_rows;
+        let mut at = [unit(self.job.w, first); R];
+        for i in 1..R {
+            at[i] = at[i - 1].offset(self.of_unit.map(|bytes| bytes as isize));
+        }
+        // From behind a unit to the one `R` units on.
+        let mut on = [0; 3];
+        for (i, on) in on.iter_mut().enumerate() {
+            *on = (R * self.of_unit[i]) as isize - self.of_groups[i] as isize;
+        }
+        let mut x = [self.job.x_row(t); T];
+        for (i, row) in x.iter_mut().enumerate().skip(1) {
+            *row = self.job.x_row(t + i);
+        }
+        let mut sink = Sink {
+            y: self.job.y,
+            first,
+            row: t,
+            within: self.rows.clone(),
+        };
+        for _ in (units.start..units.end).step_by(R) {
+            // SAFETY: features, units and rows by the contract; stored are rows
+            // and columns of y only.
+            unsafe { tile::<G, BITS, F, R, T, CHECK>(self.shape, &self.steps, &mut at, x, &sink) };
+            for unit in &mut at {
+                *unit = unit.offset(on);
             }
-        });
+            sink.first += R * self.shape.unit_rows;
+        }
     }
 }
 

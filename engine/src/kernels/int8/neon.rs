@@ -4,6 +4,7 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
+use super::encode::RECORD;
 use super::group::{Group, spread_nibbles};
 
 /// Groups of 4 or of 8 bits by `smull` and `smlal`, for every aarch64: Cortex-A53,
@@ -89,7 +90,7 @@ macro_rules! common {
     () => {
         /// Quants of 8 bits are made signed.
         const BIAS: f32 = if BITS == 4 { 0.0 } else { 128.0 };
-        const DECODE_UNITS: usize = 4;
+        const RECORD: usize = RECORD;
 
         type Weights = [int8x16_t; 8];
         type Activations = [int8x16_t; 8];
@@ -142,15 +143,9 @@ macro_rules! common {
         }
 
         #[inline(always)]
-        unsafe fn symmetric(sums: Self::Ints) -> Self::Ints {
+        unsafe fn zero() -> Self::Ints {
             // SAFETY: NEON is always there.
-            unsafe {
-                if BITS == 4 {
-                    vshlq_n_s32::<3>(sums)
-                } else {
-                    vdupq_n_s32(0)
-                }
-            }
+            unsafe { vdupq_n_s32(0) }
         }
 
         #[inline(always)]
@@ -169,9 +164,9 @@ macro_rules! common {
         }
 
         #[inline(always)]
-        unsafe fn mul_ints(a: Self::Ints, b: Self::Ints) -> Self::Ints {
+        unsafe fn mul_ints_by_eighth(a: Self::Ints, b: Self::Ints) -> Self::Ints {
             // SAFETY: NEON is always there.
-            unsafe { vmulq_s32(a, b) }
+            unsafe { vshrq_n_s32::<3>(vmulq_s32(a, b)) }
         }
 
         #[inline(always)]
@@ -199,24 +194,14 @@ macro_rules! common {
         }
 
         #[inline(always)]
-        unsafe fn split(lanes: Self::Lanes, blocks: usize) -> (Self::Lanes, Self::Lanes) {
+        unsafe fn halves(lanes: Self::Lanes) -> (Self::Lanes, Self::Lanes) {
             // SAFETY: NEON is always there.
             unsafe {
-                let zero = vdupq_n_f32(0.0);
-                match blocks {
-                    1 => (
-                        vcopyq_laneq_f32::<0, 0>(zero, lanes),
-                        vcopyq_laneq_f32::<0, 0>(lanes, zero),
-                    ),
-                    2 => (
-                        vcombine_f32(vget_low_f32(lanes), vget_low_f32(zero)),
-                        vcombine_f32(vget_low_f32(zero), vget_high_f32(lanes)),
-                    ),
-                    _ => (
-                        vcopyq_laneq_f32::<3, 3>(lanes, zero),
-                        vcopyq_laneq_f32::<3, 3>(zero, lanes),
-                    ),
-                }
+                let zero = vdup_n_f32(0.0);
+                (
+                    vcombine_f32(vget_low_f32(lanes), zero),
+                    vcombine_f32(zero, vget_high_f32(lanes)),
+                )
             }
         }
 
@@ -227,9 +212,45 @@ macro_rules! common {
         }
 
         #[inline(always)]
-        unsafe fn sum(lanes: Self::Lanes) -> f32 {
+        unsafe fn sums(lanes: [Self::Lanes; 4]) -> [f32; 4] {
+            let mut sums = [0.0; 4];
             // SAFETY: NEON is always there.
-            unsafe { vaddvq_f32(lanes) }
+            unsafe {
+                let (ab, cd) = (
+                    vpaddq_f32(lanes[0], lanes[1]),
+                    vpaddq_f32(lanes[2], lanes[3]),
+                );
+                vst1q_f32(sums.as_mut_ptr(), vpaddq_f32(ab, cd));
+            }
+            sums
+        }
+
+        #[inline(always)]
+        unsafe fn pair_sums(pairs: [[Self::Lanes; 3]; 2]) -> [f32; 4] {
+            let mut sums = [0.0; 4];
+            let [[a, b, c], [d, e, f]] = pairs;
+            // SAFETY: NEON is always there.
+            unsafe {
+                // Two lanes of each row, as in the shared group.
+                let first = vaddq_f32(vpaddq_f32(a, c), b);
+                let second = vaddq_f32(vpaddq_f32(d, f), e);
+                vst1q_f32(sums.as_mut_ptr(), vpaddq_f32(first, second));
+            }
+            sums
+        }
+
+        #[inline(always)]
+        unsafe fn after<T>(mut pointer: *const T, lanes: Self::Lanes) -> *const T {
+            // SAFETY: no instruction at all: the pointer seems to depend on the lanes.
+            unsafe {
+                asm!(
+                    "/* {pointer} {lanes:v} */",
+                    pointer = inlateout(reg) pointer,
+                    lanes = in(vreg) lanes,
+                    options(pure, nomem, nostack, preserves_flags),
+                );
+            }
+            pointer
         }
     };
 }

@@ -1,5 +1,6 @@
 //! The reference: plain Rust.
 
+use super::encode::RECORD;
 use super::group::{GROUP, GROUP_WEIGHTS, Group};
 use crate::kernels::blocks::BLOCK;
 use crate::kernels::f16::finite_f16;
@@ -12,7 +13,7 @@ pub(crate) struct Scalar<const BITS: usize>;
 unsafe impl<const BITS: usize> Group for Scalar<BITS> {
     const BIAS: f32 = 0.0;
     const ACROSS: bool = false;
-    const DECODE_UNITS: usize = 1;
+    const RECORD: usize = RECORD;
 
     /// Of 4 bits: the low nibbles of all blocks, then the high ones, as the
     /// activations are ordered.
@@ -64,8 +65,8 @@ unsafe impl<const BITS: usize> Group for Scalar<BITS> {
     }
 
     #[inline(always)]
-    unsafe fn symmetric(sums: Self::Ints) -> Self::Ints {
-        sums.map(|s| s << (BITS - 1))
+    unsafe fn zero() -> Self::Ints {
+        [0; GROUP]
     }
 
     #[inline(always)]
@@ -85,8 +86,8 @@ unsafe impl<const BITS: usize> Group for Scalar<BITS> {
     }
 
     #[inline(always)]
-    unsafe fn mul_ints(a: Self::Ints, b: Self::Ints) -> Self::Ints {
-        std::array::from_fn(|i| a[i] * b[i])
+    unsafe fn mul_ints_by_eighth(a: Self::Ints, b: Self::Ints) -> Self::Ints {
+        std::array::from_fn(|i| a[i] * b[i] / 8)
     }
 
     #[inline(always)]
@@ -126,11 +127,9 @@ unsafe impl<const BITS: usize> Group for Scalar<BITS> {
     }
 
     #[inline(always)]
-    unsafe fn split(lanes: Self::Lanes, blocks: usize) -> (Self::Lanes, Self::Lanes) {
-        let part = |first: bool| {
-            std::array::from_fn(|i| if (i < blocks) == first { lanes[i] } else { 0.0 })
-        };
-        (part(true), part(false))
+    unsafe fn halves(lanes: Self::Lanes) -> (Self::Lanes, Self::Lanes) {
+        let [a, b, c, d] = lanes;
+        ([a, b, 0.0, 0.0], [0.0, 0.0, c, d])
     }
 
     #[inline(always)]
@@ -139,7 +138,7 @@ unsafe impl<const BITS: usize> Group for Scalar<BITS> {
     }
 
     #[inline(always)]
-    unsafe fn sum(lanes: Self::Lanes) -> f32 {
-        (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
+    unsafe fn sums(lanes: [Self::Lanes; 4]) -> [f32; 4] {
+        lanes.map(|[a, b, c, d]| (a + b) + (c + d))
     }
 }
