@@ -92,6 +92,41 @@ fn truncation_forgets_what_came_after() {
 }
 
 #[test]
+fn scores_are_the_logits_of_single_steps() {
+    let folder = Folder::random();
+    let model = load(&folder, |_| {});
+    let ids = prompt(40);
+    let mut single = model.session().unwrap();
+    let expected: Vec<Vec<f32>> = ids
+        .iter()
+        .map(|&id| single.decode(id).unwrap().to_vec())
+        .collect();
+    let mut session = model.session().unwrap();
+    // The number of positions changes from step to step, and other kinds of
+    // steps come between.
+    let mut at = 0;
+    for count in [1, 4, 2, 2, 9, 1, 1, 7, 3] {
+        let logits = session.score(&ids[at..at + count]).unwrap();
+        assert_eq!(logits.len(), count * VOCAB_SIZE);
+        for (i, row) in logits.chunks_exact(VOCAB_SIZE).enumerate() {
+            assert!(close(row, &expected[at + i]), "{i} of {count} at {at}");
+        }
+        at += count;
+        // What was rejected leaves no trace.
+        session.score(&prompt(5)).unwrap();
+        session.truncate(at);
+        assert!(close(session.decode(ids[at]).unwrap(), &expected[at]));
+        at += 1;
+    }
+    assert_eq!(session.position(), at);
+    let logits = session.prefill(&prompt(10)).unwrap();
+    assert_eq!(logits.len(), VOCAB_SIZE, "a prefill gives one position's");
+    let error = session.score(&prompt(20)).unwrap_err();
+    assert!(matches!(error, EngineError::ContextOverflow { .. }));
+    assert!(matches!(session.score(&[]), Err(EngineError::EmptyPrompt)));
+}
+
+#[test]
 fn a_prompt_that_goes_on_costs_only_its_new_tokens() {
     let folder = Folder::random();
     let model = load(&folder, |_| {});

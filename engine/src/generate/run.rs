@@ -72,7 +72,7 @@ impl Session {
                 }
             }
             if answer.tokens.len() < most {
-                self.step(&[id])?;
+                self.step(&[id], 1)?;
             }
         }
         timings.decode = decode_start.elapsed();
@@ -101,7 +101,7 @@ impl Session {
     ) -> Result<ControlFlow<()>, EngineError> {
         let mut done = 0;
         for chunk in ids.chunks(self.model.prefill_chunk) {
-            self.step(chunk)?;
+            self.step(chunk, 1)?;
             done += chunk.len();
             if sink.prefill_progress(done, ids.len()).is_break() {
                 return Ok(ControlFlow::Break(()));
