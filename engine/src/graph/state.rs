@@ -2,8 +2,8 @@
 //!
 //! tract's own `run` forgets the symbols' values and clears every value of the
 //! turn. Here the symbols are set before a run, which then resolves none; the
-//! plan drops values after their last use anyway; and the ids of a decoded token
-//! go into the tensor of the one before.
+//! plan drops values after their last use anyway; and the ids go into the tensor
+//! of an earlier step.
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::*;
 
 use super::Plan;
+use crate::generate::GenerateOptions;
 use crate::ops::{AttentionState, Last, LastState};
 
 /// A plan's values and operator states: one KV cache.
@@ -25,9 +26,13 @@ pub(crate) struct State {
     /// The node that makes the logits.
     logits: usize,
     vocab_size: usize,
-    /// `[1, S]` of the last step, used again while S stays.
-    ids: Arc<Tensor>,
+    /// `[1, S]` at S, once it has occurred, for S up to [`KEPT_INPUTS`].
+    inputs: Vec<Option<Arc<Tensor>>>,
 }
+
+/// The largest S whose input tensor is kept for the next step of that S: of a
+/// decoded token with the longest draft.
+const KEPT_INPUTS: usize = 1 + GenerateOptions::MOST_DRAFTED;
 
 impl State {
     /// An empty KV cache.
@@ -47,7 +52,7 @@ impl State {
             last,
             logits: model.output_outlets()?[0].node,
             vocab_size,
-            ids: Arc::new(Tensor::zero::<i64>(&[1, 1])?),
+            inputs: vec![None; KEPT_INPUTS + 1],
             tract: plan.spawn()?,
         })
     }
@@ -67,7 +72,7 @@ impl State {
     }
 
     fn try_run(&mut self, ids: &[u32], keep: usize) -> TractResult<()> {
-        self.fill(ids)?;
+        let input = self.input(ids)?;
         // The logits of the step before: their memory may serve this one.
         if let Some(value) = self.tract.turn_state.values.get_mut(self.logits) {
             *value = None;
@@ -80,8 +85,7 @@ impl State {
         let symbols = &mut self.tract.turn_state.resolved_symbols;
         symbols.set(&self.positions, ids.len() as i64);
         symbols.set(&self.kept, keep as i64);
-        self.tract
-            .set_input(0, Arc::clone(&self.ids).into_tvalue())?;
+        self.tract.set_input(0, input)?;
         self.tract.exec()?;
         let found = self.tract.output(0)?;
         ensure!(
@@ -92,17 +96,21 @@ impl State {
         Ok(())
     }
 
-    /// Puts the ids into the input tensor.
-    fn fill(&mut self, ids: &[u32]) -> TractResult<()> {
-        if self.ids.len() != ids.len() || Arc::get_mut(&mut self.ids).is_none() {
-            self.ids = Arc::new(Tensor::zero::<i64>(&[1, ids.len()])?);
+    /// The ids as tract takes them.
+    fn input(&mut self, ids: &[u32]) -> TractResult<TValue> {
+        let mut once = None;
+        let kept = self.inputs.get_mut(ids.len()).unwrap_or(&mut once);
+        // Nobody else holds a tensor of an earlier step, unless it failed.
+        if kept.as_mut().is_none_or(|old| Arc::get_mut(old).is_none()) {
+            *kept = Some(Arc::new(Tensor::zero::<i64>(&[1, ids.len()])?));
         }
-        let tensor = Arc::get_mut(&mut self.ids).context("a new tensor is shared")?;
+        let kept = kept.as_mut().context("no input")?;
+        let tensor = Arc::get_mut(kept).context("a new tensor is shared")?;
         let mut plain = tensor.try_as_plain_ram_mut()?;
         for (slot, &id) in plain.as_slice_mut::<i64>()?.iter_mut().zip(ids) {
             *slot = i64::from(id);
         }
-        Ok(())
+        Ok(Arc::clone(kept).into_tvalue())
     }
 
     /// The logits of the last run, `[keep, vocab_size]`; nothing before the
