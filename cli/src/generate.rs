@@ -29,6 +29,9 @@ pub struct Args {
     /// Go on past end-of-sequence tokens
     #[arg(long)]
     ignore_eos: bool,
+    /// Draft up to N tokens from the text so far and verify them in one step: the same answer, faster where it repeats; 0 is off
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    prompt_lookup: usize,
     /// Print one JSON line with tokens, text and timings
     #[arg(long)]
     json: bool,
@@ -132,6 +135,8 @@ struct LineTimings {
     prefill_seconds: f64,
     decode_tokens: usize,
     decode_seconds: f64,
+    drafted_tokens: usize,
+    accepted_tokens: usize,
 }
 
 impl<'a> Line<'a> {
@@ -152,6 +157,8 @@ impl<'a> Line<'a> {
                 prefill_seconds: timings.prefill.as_secs_f64(),
                 decode_tokens: timings.decode_tokens,
                 decode_seconds: timings.decode.as_secs_f64(),
+                drafted_tokens: timings.drafted_tokens,
+                accepted_tokens: timings.accepted_tokens,
             },
         }
     }
@@ -166,6 +173,7 @@ pub fn run(args: Args) -> Result<()> {
         sampling: args.sampling.options(),
         stop: args.stop,
         ignore_eos: args.ignore_eos,
+        prompt_lookup: args.prompt_lookup,
     };
     let prompt = match (args.input.prompt, args.input.chat) {
         _ if args.input.batch => return batch(&model, &mut session, &options),
@@ -214,6 +222,12 @@ fn stream(
         timings.decode_tokens,
         timings.decode.as_secs_f64(),
     );
+    if options.prompt_lookup > 0 {
+        eprintln!(
+            "prompt lookup: {} tokens drafted, {} of them accepted",
+            timings.drafted_tokens, timings.accepted_tokens
+        );
+    }
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! A loaded model.
 
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -105,8 +106,14 @@ impl Model {
             precision: Precision::Float,
             context_length,
         });
-        let codec = Codec::load(folder.path())?;
-        let plan = graph::load(&folder, &runtime)?;
+        // The tokenizer takes longer than the graph; neither needs the other.
+        let (codec, plan) = std::thread::scope(|scope| {
+            let codec = scope.spawn(|| Codec::load(folder.path()));
+            let plan = graph::load(&folder, &runtime);
+            let codec = codec.join();
+            (codec.unwrap_or_else(|panic| resume_unwind(panic)), plan)
+        });
+        let (codec, plan) = (codec?, plan?);
         let load_time = start.elapsed();
         tracing::info!(
             folder = %folder.path().display(),

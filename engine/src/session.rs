@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use tract_onnx::prelude::*;
-use tract_onnx::tract_core::internal::*;
+use tract_onnx::prelude::TractError;
 
 use crate::error::EngineError;
 use crate::folder::GRAPH;
 use crate::graph::State;
 use crate::model::Loaded;
-use crate::ops::AttentionState;
 
 /// A KV cache on a [`Model`](crate::Model): tokens go in, logits come out.
 ///
@@ -20,19 +18,16 @@ pub struct Session {
     state: State,
     /// Tokens whose keys and values are in the cache.
     pub(crate) tokens: Vec<u32>,
-    /// Of the last step, `[vocab_size]`.
-    logits: Vec<f32>,
 }
 
 impl Session {
     pub(crate) fn new(model: Arc<Loaded>) -> Result<Self, EngineError> {
-        let state = model.plan.spawn().map_err(graph_error)?;
+        let state = State::new(&model.plan, model.vocab_size()).map_err(graph_error)?;
         let tokens = Vec::with_capacity(model.runtime.context_length);
         Ok(Self {
             model,
             state,
             tokens,
-            logits: Vec::new(),
         })
     }
 
@@ -49,11 +44,7 @@ impl Session {
     /// Forgets all tokens from `len` on; no copy, no cost.
     pub fn truncate(&mut self, len: usize) {
         self.tokens.truncate(len);
-        for state in self.state.op_states.iter_mut().flatten() {
-            if let Some(cache) = state.downcast_mut::<AttentionState>() {
-                cache.truncate(len);
-            }
-        }
+        self.state.truncate(len);
     }
 
     /// Appends tokens, in chunks, and returns the logits after the last one,
@@ -67,12 +58,12 @@ impl Session {
         let before = self.position();
         let chunk = self.model.prefill_chunk;
         for ids in ids.chunks(chunk) {
-            if let Err(e) = self.step(ids) {
+            if let Err(e) = self.step(ids, 1) {
                 self.truncate(before);
                 return Err(e);
             }
         }
-        Ok(&self.logits)
+        Ok(self.logits())
     }
 
     /// Appends one token and returns the logits after it, `[vocab_size]`.
@@ -83,9 +74,25 @@ impl Session {
         self.prefill(&[id])
     }
 
-    /// Logits of the last step; empty before the first.
+    /// Appends tokens in one step, however many, and returns the logits after
+    /// each of them, `[ids.len(), vocab_size]`.
+    ///
+    /// For a few tokens this costs hardly more than for one, since a step reads
+    /// all weights: so a draft is verified. They are the logits that
+    /// [`Self::decode`] gives token by token, up to the rounding of kernels that
+    /// sum in another order when they have several rows.
+    ///
+    /// # Errors
+    /// As for [`Self::prefill`].
+    pub fn score(&mut self, ids: &[u32]) -> Result<&[f32], EngineError> {
+        self.check(ids)?;
+        self.step(ids, ids.len())?;
+        Ok(self.logits())
+    }
+
+    /// Logits of the last step, `[keep, vocab_size]`; empty before the first.
     pub(crate) fn logits(&self) -> &[f32] {
-        &self.logits
+        self.state.logits()
     }
 
     /// Whether these tokens can be appended.
@@ -107,26 +114,16 @@ impl Session {
         Ok(())
     }
 
-    /// Runs the graph once. After an error the layers may hold different
-    /// positions: the caches are cut back to the last good one.
-    pub(crate) fn step(&mut self, ids: &[u32]) -> Result<(), EngineError> {
-        let result = self.run(ids);
+    /// Runs the graph once, for the logits of the last `keep` positions. After
+    /// an error the layers may hold different positions: the caches are cut
+    /// back to the last good one.
+    pub(crate) fn step(&mut self, ids: &[u32], keep: usize) -> Result<(), EngineError> {
+        let result = self.state.run(ids, keep);
         match result {
             Ok(()) => self.tokens.extend_from_slice(ids),
             Err(_) => self.truncate(self.tokens.len()),
         }
         result.map_err(graph_error)
-    }
-
-    fn run(&mut self, ids: &[u32]) -> TractResult<()> {
-        let ids: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
-        let input = Tensor::from_shape(&[1, ids.len()], &ids)?;
-        let mut outputs = self.state.run(tvec![input.into_tvalue()])?;
-        let output = outputs.pop().context("the graph gave no logits")?;
-        let plain = output.try_as_plain_ram()?;
-        self.logits.clear();
-        self.logits.extend_from_slice(plain.as_slice::<f32>()?);
-        Ok(())
     }
 }
 

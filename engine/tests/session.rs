@@ -41,7 +41,7 @@ fn greedy(max_tokens: usize) -> GenerateOptions {
 
 #[test]
 fn chunks_threads_and_backends_do_not_change_the_logits() {
-    let folder = Folder::random();
+    let folder = Folder::random(0);
     let ids = prompt(40);
     let whole = load(&folder, |o| o.prefill_chunk = 64);
     let expected = whole.session().unwrap().prefill(&ids).unwrap().to_vec();
@@ -73,7 +73,7 @@ fn chunks_threads_and_backends_do_not_change_the_logits() {
 
 #[test]
 fn truncation_forgets_what_came_after() {
-    let folder = Folder::random();
+    let folder = Folder::random(0);
     let model = load(&folder, |_| {});
     let ids = prompt(12);
     let mut session = model.session().unwrap();
@@ -92,8 +92,43 @@ fn truncation_forgets_what_came_after() {
 }
 
 #[test]
+fn scores_are_the_logits_of_single_steps() {
+    let folder = Folder::random(0);
+    let model = load(&folder, |_| {});
+    let ids = prompt(40);
+    let mut single = model.session().unwrap();
+    let expected: Vec<Vec<f32>> = ids
+        .iter()
+        .map(|&id| single.decode(id).unwrap().to_vec())
+        .collect();
+    let mut session = model.session().unwrap();
+    // The number of positions changes from step to step, and other kinds of
+    // steps come between.
+    let mut at = 0;
+    for count in [1, 4, 2, 2, 9, 1, 1, 7, 3] {
+        let logits = session.score(&ids[at..at + count]).unwrap();
+        assert_eq!(logits.len(), count * VOCAB_SIZE);
+        for (i, row) in logits.chunks_exact(VOCAB_SIZE).enumerate() {
+            assert!(close(row, &expected[at + i]), "{i} of {count} at {at}");
+        }
+        at += count;
+        // What was rejected leaves no trace.
+        session.score(&prompt(5)).unwrap();
+        session.truncate(at);
+        assert!(close(session.decode(ids[at]).unwrap(), &expected[at]));
+        at += 1;
+    }
+    assert_eq!(session.position(), at);
+    let logits = session.prefill(&prompt(10)).unwrap();
+    assert_eq!(logits.len(), VOCAB_SIZE, "a prefill gives one position's");
+    let error = session.score(&prompt(20)).unwrap_err();
+    assert!(matches!(error, EngineError::ContextOverflow { .. }));
+    assert!(matches!(session.score(&[]), Err(EngineError::EmptyPrompt)));
+}
+
+#[test]
 fn a_prompt_that_goes_on_costs_only_its_new_tokens() {
-    let folder = Folder::random();
+    let folder = Folder::random(0);
     let model = load(&folder, |_| {});
     let mut session = model.session().unwrap();
     let first = session
@@ -134,7 +169,7 @@ fn a_prompt_that_goes_on_costs_only_its_new_tokens() {
 
 #[test]
 fn pieces_make_up_the_text() {
-    let folder = Folder::random();
+    let folder = Folder::random(0);
     let model = load(&folder, |_| {});
     let mut text = String::new();
     let mut collect = |piece: Piece<'_>| {
@@ -174,7 +209,7 @@ fn pieces_make_up_the_text() {
 
 #[test]
 fn the_end_of_sequence_token_ends_and_is_not_text() {
-    let folder = Folder::random();
+    let folder = Folder::random(0);
     let model = load(&folder, |_| {});
     // Random weights: some seed draws the token soon.
     let ended = (0..200).find_map(|seed| {
@@ -204,7 +239,7 @@ fn a_sink_can_end_it_at_any_time() {
             ControlFlow::Break(())
         }
     }
-    let folder = Folder::random();
+    let folder = Folder::random(0);
     let model = load(&folder, |o| o.prefill_chunk = 8);
     let mut session = model.session().unwrap();
     let mut sink = StopsInPrefill(0);
@@ -236,7 +271,7 @@ fn a_sink_can_end_it_at_any_time() {
 
 #[test]
 fn the_context_is_a_limit_and_not_a_fault() {
-    let folder = Folder::random();
+    let folder = Folder::random(0);
     let model = load(&folder, |o| o.context_length = Some(16));
     let mut session = model.session().unwrap();
     let done = session
@@ -267,7 +302,7 @@ fn the_context_is_a_limit_and_not_a_fault() {
 
 #[test]
 fn bad_input_is_an_error() {
-    let folder = Folder::random();
+    let folder = Folder::random(0);
     let model = load(&folder, |_| {});
     let mut session = model.session().unwrap();
     assert!(matches!(
@@ -330,7 +365,7 @@ fn a_damaged_folder_names_the_file() {
         ("chaski.json", |_| b"[]".to_vec()),
     ];
     for (name, spoil) in spoil {
-        let folder = Folder::random();
+        let folder = Folder::random(0);
         let file = folder.path().join(name);
         let bytes = std::fs::read(&file).unwrap();
         std::fs::write(&file, spoil(bytes)).unwrap();
@@ -338,7 +373,7 @@ fn a_damaged_folder_names_the_file() {
         assert!(error.to_string().contains(name), "{name}: {error}");
         assert!(chaski_engine::verify(&folder.path()).is_err(), "{name}");
     }
-    let folder = Folder::random();
+    let folder = Folder::random(0);
     chaski_engine::verify(&folder.path()).unwrap();
     let file = folder.path().join("model.onnx.data");
     let mut bytes = std::fs::read(&file).unwrap();

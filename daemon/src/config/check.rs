@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use chaski_engine::GenerateOptions;
+
 use super::Config;
 use crate::queue::BACKLOG_CAPACITY;
 use crate::wire::check_node_name;
@@ -114,6 +116,12 @@ impl Config {
             model.prefill_chunk,
             1,
             MAX_PREFILL_CHUNK,
+        );
+        found.range(
+            "model.prompt-lookup",
+            model.prompt_lookup,
+            0,
+            GenerateOptions::MOST_DRAFTED,
         );
     }
 
@@ -240,6 +248,7 @@ mod tests {
         config.broker.keep_alive = 4;
         config.broker.tls = true;
         config.model.threads = Some(0);
+        config.model.prompt_lookup = GenerateOptions::MOST_DRAFTED + 1;
         config.limits.queue_depth = BACKLOG_CAPACITY + 1;
         config.generation.temperature = Some(f32::NAN);
         assert_eq!(
@@ -252,6 +261,7 @@ mod tests {
                 "broker.tls",
                 "model.folder",
                 "model.threads",
+                "model.prompt-lookup",
                 "limits.queue-depth",
                 "generation.temperature",
             ]

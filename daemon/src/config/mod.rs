@@ -82,6 +82,9 @@ pub struct Model {
     /// Prompt tokens computed at a time.
     #[serde(default = "default_prefill_chunk")]
     pub prefill_chunk: usize,
+    /// Most tokens of an answer to draft from the text before them; 0: none.
+    #[serde(default)]
+    pub prompt_lookup: usize,
 }
 
 /// `[limits]`
@@ -155,6 +158,7 @@ impl Model {
             context_length: None,
             threads: None,
             prefill_chunk: default_prefill_chunk(),
+            prompt_lookup: 0,
         }
     }
 }

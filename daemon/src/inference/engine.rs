@@ -22,6 +22,7 @@ pub fn load_engine(settings: &config::Model) -> Loader {
         prefill_chunk: settings.prefill_chunk,
         ..LoadOptions::default()
     };
+    let prompt_lookup = settings.prompt_lookup;
     Box::new(move || {
         let model = Model::load(&folder, &options)?;
         let session = model.session()?;
@@ -29,6 +30,7 @@ pub fn load_engine(settings: &config::Model) -> Loader {
             folder,
             model,
             session,
+            prompt_lookup,
         }))
     })
 }
@@ -39,6 +41,7 @@ struct EngineGenerator {
     folder: PathBuf,
     model: Model,
     session: Session,
+    prompt_lookup: usize,
 }
 
 impl Generator for EngineGenerator {
@@ -63,6 +66,7 @@ impl Generator for EngineGenerator {
             max_tokens: Some(job.max_tokens),
             sampling: job.sampling.over(self.model.sampling_defaults()),
             stop: job.stop.clone(),
+            prompt_lookup: self.prompt_lookup,
             ..GenerateOptions::default()
         };
         let generated = self

@@ -47,6 +47,7 @@ fn finished(key: u64, text: &str) -> Finished {
                     prefill: Duration::from_secs(2),
                     decode_tokens: 3,
                     decode: Duration::from_secs(1),
+                    ..Timings::default()
                 },
             },
         }),

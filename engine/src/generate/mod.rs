@@ -1,5 +1,7 @@
 //! One generation: options in, pieces of text and timings out.
 
+mod answer;
+mod lookup;
 mod run;
 
 use std::ops::ControlFlow;
@@ -18,6 +20,20 @@ pub struct GenerateOptions {
     pub stop: Vec<String>,
     /// Go on past end-of-sequence tokens (benchmarks).
     pub ignore_eos: bool,
+    /// Prompt lookup decoding: most tokens to draft from the text so far and to
+    /// verify in one step, up to [`Self::MOST_DRAFTED`]; 0 drafts none.
+    ///
+    /// The tokens are those without it, whatever the sampling, because each is
+    /// sampled from the model's own logits; only an answer that repeats parts of
+    /// its prompt or of itself comes faster. (To the bit this holds for kernels
+    /// whose logits do not depend on how many rows are computed together;
+    /// otherwise up to their rounding.)
+    pub prompt_lookup: usize,
+}
+
+impl GenerateOptions {
+    /// Most tokens that [`Self::prompt_lookup`] may ask for.
+    pub const MOST_DRAFTED: usize = 32;
 }
 
 /// Why a generation ended.
@@ -54,6 +70,10 @@ pub struct Timings {
     pub decode_tokens: usize,
     /// Seconds after the first logits.
     pub decode: Duration,
+    /// Tokens drafted by prompt lookup.
+    pub drafted_tokens: usize,
+    /// Of these, the ones that the sampler chose too.
+    pub accepted_tokens: usize,
 }
 
 /// A finished generation.

@@ -3,11 +3,12 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use super::{FinishReason, GenerateOptions, Generated, Piece, Sink, Timings};
+use super::answer::{Answer, Next};
+use super::lookup::Lookup;
+use super::{FinishReason, GenerateOptions, Generated, Sink, Timings};
 use crate::error::EngineError;
 use crate::sampling::Sampler;
 use crate::session::Session;
-use crate::text::{Detokeniser, StopMatcher};
 
 impl Session {
     /// Computes `prompt` (but for the longest prefix of it that is still in the
@@ -27,7 +28,14 @@ impl Session {
     ) -> Result<Generated, EngineError> {
         let start = Instant::now();
         let model = std::sync::Arc::clone(&self.model);
-        let mut sampler = Sampler::new(&options.sampling, model.vocab_size())?;
+        let sampler = Sampler::new(&options.sampling, model.vocab_size())?;
+        if options.prompt_lookup > GenerateOptions::MOST_DRAFTED {
+            return Err(EngineError::Option(format!(
+                "prompt lookup of {} tokens: give at most {}, or 0 for none",
+                options.prompt_lookup,
+                GenerateOptions::MOST_DRAFTED
+            )));
+        }
         if prompt.len() >= self.context_length() {
             // One position at least must be left for the answer.
             return Err(EngineError::ContextOverflow {
@@ -35,13 +43,15 @@ impl Session {
                 context_length: self.context_length(),
             });
         }
+        let room = self.context_length() - prompt.len();
+        let most = options.max_tokens.unwrap_or(room).min(room);
         let mut timings = Timings {
             cached_tokens: self.reuse(prompt),
             ..Timings::default()
         };
         self.check(&prompt[timings.cached_tokens..])?;
         timings.prefill_tokens = prompt.len() - timings.cached_tokens;
-        let mut answer = Answer::new(&model, options);
+        let mut answer = Answer::new(&model, options, most);
         if self
             .prefill_with(&prompt[timings.cached_tokens..], sink)?
             .is_break()
@@ -52,31 +62,14 @@ impl Session {
         timings.prefill = start.elapsed();
 
         let decode_start = Instant::now();
-        let room = self.context_length() - prompt.len();
-        let most = options.max_tokens.unwrap_or(room).min(room);
-        let mut history = prompt.to_vec();
-        let mut reason = FinishReason::Length;
-        while answer.tokens.len() < most {
-            let id = sampler.sample(self.logits(), &history)?;
-            timings.decode_tokens += 1;
-            if !options.ignore_eos && model.codec.is_eos(id) {
-                reason = FinishReason::Stop;
-                break;
-            }
-            history.push(id);
-            match answer.push(id, sink)? {
-                Next::Go => {}
-                Next::End(end) => {
-                    reason = end;
-                    break;
-                }
-            }
-            if answer.tokens.len() < most {
-                self.step(&[id])?;
-            }
+        let mut decoding = Decoding::new(sampler, options, prompt, most);
+        let end = decoding.run(self, &mut answer, &mut timings, sink);
+        // A draft may have gone further than the answer.
+        if self.position() > decoding.computed {
+            self.truncate(decoding.computed);
         }
         timings.decode = decode_start.elapsed();
-        Ok(answer.finish(reason, timings, sink))
+        Ok(answer.finish(end?, timings, sink))
     }
 
     /// Cuts the cache back to what it shares with `prompt`; returns how much
@@ -101,7 +94,7 @@ impl Session {
     ) -> Result<ControlFlow<()>, EngineError> {
         let mut done = 0;
         for chunk in ids.chunks(self.model.prefill_chunk) {
-            self.step(chunk)?;
+            self.step(chunk, 1)?;
             done += chunk.len();
             if sink.prefill_progress(done, ids.len()).is_break() {
                 return Ok(ControlFlow::Break(()));
@@ -109,80 +102,115 @@ impl Session {
         }
         Ok(ControlFlow::Continue(()))
     }
+
+    /// The logits after the `row`th token of the last step, `[vocab_size]`.
+    fn logits_after(&self, row: usize) -> &[f32] {
+        let vocab_size = self.model.vocab_size();
+        // Without the row the sampler refuses the length.
+        self.logits()
+            .chunks_exact(vocab_size)
+            .nth(row)
+            .unwrap_or_default()
+    }
 }
 
-/// What follows a token.
-enum Next {
-    Go,
-    End(FinishReason),
+/// What the decode loop works with, allocated before the first token.
+struct Decoding<'a> {
+    options: &'a GenerateOptions,
+    sampler: Sampler,
+    /// Most tokens of the answer.
+    most: usize,
+    /// The prompt and the answer so far.
+    history: Vec<u32>,
+    lookup: Option<Lookup>,
+    /// What the last step took: a token of the answer, and a draft of those
+    /// after it.
+    batch: Vec<u32>,
+    /// Positions of the cache that belong to the text: what a draft has put
+    /// after them is not known to stand.
+    computed: usize,
 }
 
-/// The answer as it grows.
-struct Answer<'a> {
-    detokeniser: Detokeniser<'a>,
-    stops: StopMatcher,
-    tokens: Vec<u32>,
-    text: String,
-    /// Scratch: text of the last token before stop strings are sought.
-    fresh: String,
-}
-
-impl<'a> Answer<'a> {
-    fn new(model: &'a crate::model::Loaded, options: &GenerateOptions) -> Self {
+impl<'a> Decoding<'a> {
+    fn new(sampler: Sampler, options: &'a GenerateOptions, prompt: &[u32], most: usize) -> Self {
+        let mut history = Vec::with_capacity(prompt.len() + most);
+        history.extend_from_slice(prompt);
+        let lookup = (options.prompt_lookup > 0).then(|| {
+            let mut lookup = Lookup::new(prompt.len() + most);
+            lookup.read(prompt);
+            lookup
+        });
         Self {
-            detokeniser: Detokeniser::new(&model.codec, true, true),
-            stops: StopMatcher::new(&options.stop),
-            tokens: Vec::new(),
-            text: String::new(),
-            fresh: String::new(),
+            options,
+            sampler,
+            most,
+            history,
+            lookup,
+            batch: Vec::with_capacity(1 + options.prompt_lookup),
+            computed: prompt.len(),
         }
     }
 
-    fn push(&mut self, token: u32, sink: &mut dyn Sink) -> Result<Next, EngineError> {
-        self.tokens.push(token);
-        self.fresh.clear();
-        self.detokeniser.push(token, &mut self.fresh)?;
-        let emitted = self.text.len();
-        let stopped = self.stops.push(&self.fresh, &mut self.text);
-        let text = &self.text[emitted..];
-        let wants = sink.piece(Piece { token, text });
-        Ok(if stopped {
-            Next::End(FinishReason::Stop)
-        } else if wants.is_break() {
-            Next::End(FinishReason::Cancelled)
-        } else {
-            Next::Go
-        })
-    }
-
-    /// Releases what was held back for want of the rest of a character or of a
-    /// stop string.
-    fn finish(
-        mut self,
-        finish_reason: FinishReason,
-        timings: Timings,
+    /// Samples and decodes until an end. Every token is sampled once and in
+    /// order, from the logits after the text before it: a draft decides only
+    /// whether those are computed already.
+    fn run(
+        &mut self,
+        session: &mut Session,
+        answer: &mut Answer<'_>,
+        timings: &mut Timings,
         sink: &mut dyn Sink,
-    ) -> Generated {
-        let emitted = self.text.len();
-        if !self.stops.stopped() {
-            self.fresh.clear();
-            self.detokeniser.finish(&mut self.fresh);
-            if !self.stops.push(&self.fresh, &mut self.text) {
-                self.stops.finish(&mut self.text);
+    ) -> Result<FinishReason, EngineError> {
+        let mut row = 0;
+        while answer.tokens.len() < self.most {
+            self.computed = self.history.len();
+            let id = self
+                .sampler
+                .sample(session.logits_after(row), &self.history)?;
+            timings.decode_tokens += 1;
+            let drafted = self.batch.get(row + 1) == Some(&id);
+            timings.accepted_tokens += usize::from(drafted);
+            if !self.options.ignore_eos && session.model.codec.is_eos(id) {
+                return Ok(FinishReason::Stop);
+            }
+            self.history.push(id);
+            if let Some(lookup) = &mut self.lookup {
+                lookup.advance(&self.history);
+            }
+            if let Next::End(reason) = answer.push(id, sink)? {
+                return Ok(reason);
+            }
+            if drafted {
+                row += 1;
+            } else if answer.tokens.len() < self.most {
+                if session.position() > self.computed {
+                    session.truncate(self.computed);
+                }
+                self.next_batch(id, session, self.most - answer.tokens.len() - 1);
+                timings.drafted_tokens += self.batch.len() - 1;
+                session.step(&self.batch, self.batch.len())?;
+                row = 0;
             }
         }
-        if emitted < self.text.len()
-            && let Some(&token) = self.tokens.last()
-        {
-            let text = &self.text[emitted..];
-            // The answer ends here, whatever the sink says.
-            let _ = sink.piece(Piece { token, text });
-        }
-        Generated {
-            text: self.text,
-            tokens: self.tokens,
-            finish_reason,
-            timings,
+        Ok(FinishReason::Length)
+    }
+
+    /// The token and a draft of up to `most` after it. Where the text is likely
+    /// to end there is nothing to compute.
+    fn next_batch(&mut self, id: u32, session: &Session, most: usize) {
+        self.batch.clear();
+        self.batch.push(id);
+        let Some(lookup) = &self.lookup else {
+            return;
+        };
+        let most = most.min(self.options.prompt_lookup);
+        lookup.draft(&self.history, most, &mut self.batch);
+        if !self.options.ignore_eos {
+            let end = self
+                .batch
+                .iter()
+                .position(|&id| session.model.codec.is_eos(id));
+            self.batch.truncate(end.unwrap_or(self.batch.len()));
         }
     }
 }

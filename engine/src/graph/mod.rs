@@ -3,10 +3,12 @@
 //! The protobuf is rewritten first ([`rewrite`]): large initialisers become
 //! places in the data file, which our operators ([`crate::ops`]) read in a map;
 //! the KV cache moves into the attention operator; the head computes the last
-//! position only. tract then parses, types and optimises what remains.
+//! positions only. tract then parses, types and optimises what remains, and a
+//! session runs it ([`State`]).
 
 mod external;
 mod rewrite;
+mod state;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,11 +22,11 @@ use crate::error::EngineError;
 use crate::folder::{DATA, Folder, GRAPH};
 use crate::ops::{self, Runtime};
 
+pub(crate) use state::State;
+
 /// The model as tract runs it: token ids `[1, S]` i64 in, the logits of the
-/// last position `[1, 1, vocab_size]` f32 out.
+/// last N positions `[1, N, vocab_size]` f32 out.
 pub(crate) type Plan = Arc<TypedSimplePlan>;
-/// A plan's values and operator states: one KV cache.
-pub(crate) type State = TypedSimpleState;
 
 /// A graph without its weights has some hundred kilobytes.
 const MOST_BYTES: u64 = 256 << 20;

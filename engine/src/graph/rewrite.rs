@@ -3,19 +3,18 @@
 use std::collections::{HashMap, HashSet};
 
 use tract_onnx::pb::attribute_proto::AttributeType;
-use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
 use tract_onnx::pb::type_proto::Value;
-use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
+use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto};
 use tract_onnx::tract_core::internal::*;
 
 use super::external::{Initialisers, external_range};
-use crate::ops::{COS, QUANTS, SCALES, SIN, ZERO_POINTS};
+use crate::ops::{COS, LAST, QUANTS, SCALES, SIN, ZERO_POINTS};
 
 /// The operators of the folder's graph once it is rewritten, with the inputs that
 /// each then has. Nothing else is handed to tract: a parser that meets what it was
 /// not written for may panic.
-const OPERATORS: [(&str, usize); 8] = [
+const OPERATORS: [(&str, usize); 7] = [
     ("Add", 2),
     ("GatherBlockQuantized", 1),
     ("GroupQueryAttention", 3),
@@ -23,14 +22,14 @@ const OPERATORS: [(&str, usize); 8] = [
     ("Mul", 2),
     ("Sigmoid", 1),
     ("SimplifiedLayerNormalization", 2),
-    ("Slice", 4),
 ];
 
 const IDS: &str = "input_ids";
 const LOGITS: &str = "logits";
 
 /// Rewrites the folder's graph to the one that our operators and tract run:
-/// `input_ids` `[1, S]` in, `logits` `[1, 1, vocab_size]` out, nothing else.
+/// `input_ids` `[1, S]` in, `logits` `[1, N, vocab_size]` of the last N positions
+/// out, nothing else.
 pub(super) fn rewrite(mut proto: ModelProto) -> TractResult<ModelProto> {
     let graph = proto.graph.as_mut().context("no graph inside")?;
     let initialisers = graph.clone();
@@ -38,9 +37,9 @@ pub(super) fn rewrite(mut proto: ModelProto) -> TractResult<ModelProto> {
     for node in &mut graph.node {
         take_weights(node, &initialisers).with_context(|| format!("node {:?}", node.name))?;
     }
-    last_position_only(graph)?;
     prune(graph)?;
     check_operators(graph)?;
+    last_positions_only(graph)?;
     for tensor in &graph.initializer {
         external_range(tensor)?;
     }
@@ -123,9 +122,10 @@ fn take_weights(node: &mut NodeProto, initialisers: &Initialisers<'_>) -> TractR
     Ok(())
 }
 
-/// Puts a `Slice` before the output head: of a prompt, only the last position's
-/// logits are wanted, and the head is the largest matrix of a small model.
-fn last_position_only(graph: &mut GraphProto) -> TractResult<()> {
+/// Puts our operator for the last positions before the output head: of a prompt,
+/// only one position's logits are wanted, and the head is the largest matrix of
+/// a small model.
+fn last_positions_only(graph: &mut GraphProto) -> TractResult<()> {
     let head = graph
         .node
         .iter()
@@ -136,28 +136,16 @@ fn last_position_only(graph: &mut GraphProto) -> TractResult<()> {
         "{LOGITS:?} comes from {}, not from MatMulNBits",
         graph.node[head].op_type
     );
-    let hidden = std::mem::replace(&mut graph.node[head].input[0], "chaski.last".into());
-    let constants = [("starts", -1), ("ends", i64::MAX), ("axes", 1)];
-    let mut inputs = vec![hidden];
-    for (name, value) in constants {
-        let name = format!("chaski.last.{name}");
-        inputs.push(name.clone());
-        graph.initializer.push(TensorProto {
-            name,
-            dims: vec![1],
-            data_type: DataType::Int64 as i32,
-            int64_data: vec![value],
-            ..Default::default()
-        });
-    }
-    let slice = NodeProto {
-        name: "chaski.last".into(),
-        op_type: "Slice".into(),
-        input: inputs,
-        output: vec!["chaski.last".into()],
+    let name = "chaski.last";
+    let hidden = std::mem::replace(&mut graph.node[head].input[0], name.into());
+    let last = NodeProto {
+        name: name.into(),
+        op_type: LAST.into(),
+        input: vec![hidden],
+        output: vec![name.into()],
         ..Default::default()
     };
-    graph.node.insert(head, slice);
+    graph.node.insert(head, last);
     Ok(())
 }
 
@@ -265,8 +253,8 @@ fn ints(name: &str, values: &[i64]) -> AttributeProto {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tract_onnx::pb::tensor_proto::DataLocation;
-    use tract_onnx::pb::{StringStringEntryProto, ValueInfoProto};
+    use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
+    use tract_onnx::pb::{StringStringEntryProto, TensorProto, ValueInfoProto};
 
     fn external(name: &str, data_type: DataType, dims: &[i64], bytes: i64) -> TensorProto {
         let entry = |key: &str, value: String| StringStringEntryProto {
@@ -344,7 +332,7 @@ mod tests {
         let expected = [
             "GatherBlockQuantized",
             "GroupQueryAttention",
-            "Slice",
+            LAST,
             "MatMulNBits",
         ];
         assert_eq!(kinds, expected);
@@ -360,18 +348,13 @@ mod tests {
             .find(|a| a.name == SCALES)
             .unwrap();
         assert_eq!(scales.ints, [DataType::Float16 as i64, 4096, 8]);
-        assert!(
-            graph
-                .initializer
-                .iter()
-                .all(|t| t.name.starts_with("chaski.last"))
-        );
+        assert!(graph.initializer.is_empty());
     }
 
     #[test]
     fn hostile_graphs_are_refused_by_name() {
         type Spoil = fn(&mut GraphProto);
-        let cases: [(&str, Spoil); 10] = [
+        let cases: [(&str, Spoil); 11] = [
             ("it does not run", |g| g.node[1].op_type = "Loop".into()),
             ("has 2 inputs", |g| {
                 g.node.insert(4, node("Sigmoid", &["y", "x"], &["z"]));
@@ -393,7 +376,15 @@ mod tests {
             ("offset -1", |g| {
                 g.initializer[1].external_data[1].value = "-1".into()
             }),
-            ("from Relu", |g| g.node[4].op_type = "Relu".into()),
+            ("from Sigmoid", |g| {
+                g.node[4].op_type = "Sigmoid".into();
+                g.node[4].input.truncate(1);
+            }),
+            // Ours alone: a folder cannot bring it.
+            ("\"ChaskiLast\": it does not run", |g| {
+                g.node.insert(4, node(LAST, &["y"], &["z"]));
+                g.node[5].input[0] = "z".into();
+            }),
             ("only \"input_ids\" is known", |g| {
                 g.node[3].input[0] = "past.k".into()
             }),

@@ -9,6 +9,7 @@
 mod attention;
 mod attributes;
 mod embedding;
+mod last;
 #[allow(unsafe_code)]
 mod linear;
 mod parse;
@@ -20,6 +21,7 @@ use tract_onnx::tract_core::internal::*;
 
 pub(crate) use attention::AttentionState;
 pub(crate) use attributes::{COS, QUANTS, SCALES, SIN, ZERO_POINTS};
+pub(crate) use last::{LAST, Last, LastState};
 pub(crate) use runtime::Runtime;
 
 /// Registers the parsers of our operators, in place of tract's.
@@ -28,6 +30,7 @@ pub(crate) fn register(onnx: &mut Onnx) {
     register.insert("MatMulNBits", linear::parse);
     register.insert("GatherBlockQuantized", embedding::parse);
     register.insert("GroupQueryAttention", attention::parse);
+    register.insert(LAST, last::parse);
 }
 
 /// Gives every operator of ours what it runs on, and checks that its weights

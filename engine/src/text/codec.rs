@@ -1,6 +1,7 @@
 //! The tokenizer of a model folder, with what generation needs to know of it.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use tokenizers::Tokenizer;
 
@@ -10,13 +11,15 @@ use super::configs::{self, GenerationConfig, TokenizerConfig};
 use super::decoder::Scheme;
 use super::detokenise::Detokeniser;
 use super::error::TextError;
+use super::table::{self, Coming};
 use crate::sampling::SamplingOptions;
 
 /// Text to tokens and back, special tokens, and the chat template.
 #[derive(Debug)]
 pub(crate) struct Codec {
-    tokenizer: Tokenizer,
-    scheme: Scheme,
+    tokenizer: Arc<Tokenizer>,
+    scheme: Arc<Scheme>,
+    table: Coming,
     eos_ids: Vec<u32>,
     sampling_defaults: SamplingOptions,
     chat_template: Option<ChatTemplate>,
@@ -62,8 +65,11 @@ impl Codec {
             .map(|templates| ChatTemplate::new(templates, config.special_tokens()))
             .transpose()
             .map_err(|reason| TextError::invalid(&config_path, reason))?;
+        let tokenizer = Arc::new(tokenizer);
+        let scheme = Arc::new(Scheme::of(&tokenizer));
         Ok(Self {
-            scheme: Scheme::of(&tokenizer),
+            table: table::coming(&tokenizer, &scheme),
+            scheme,
             tokenizer,
             eos_ids,
             sampling_defaults,
@@ -90,7 +96,7 @@ impl Codec {
         ids: &[u32],
         skip_special_tokens: bool,
     ) -> Result<String, TextError> {
-        if matches!(self.scheme, Scheme::Other) {
+        if matches!(*self.scheme, Scheme::Other) {
             return self.decode_row(ids, skip_special_tokens);
         }
         let mut detokeniser = Detokeniser::new(self, skip_special_tokens, true);
@@ -134,6 +140,17 @@ impl Codec {
         let token = self.tokenizer.id_to_token(id)?;
         let added = self.tokenizer.get_added_vocabulary();
         (!skip_special_tokens || !added.is_special_token(&token)).then_some(token)
+    }
+
+    /// Appends the bytes of a token: none if it is unknown, or special and not
+    /// wanted, or if the scheme has none for single tokens.
+    pub(super) fn push_bytes(&self, id: u32, skip_special_tokens: bool, out: &mut Vec<u8>) {
+        if let Some(bytes) = self.table.bytes(id, skip_special_tokens) {
+            out.extend_from_slice(bytes);
+        } else if let Some(token) = self.token(id, skip_special_tokens) {
+            // An id above the number of tokens: the vocabulary has gaps.
+            self.scheme.token_bytes(&token, out);
+        }
     }
 
     /// What the `tokenizers` library makes of a row of tokens.

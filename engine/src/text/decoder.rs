@@ -103,21 +103,30 @@ fn byte_token(token: &str) -> Option<u8> {
         .flatten()
 }
 
-/// Characters that stand for themselves in the byte-level alphabet (GPT-2's).
-fn stands_for_itself(byte: u8) -> bool {
+/// Bytes that stand for themselves in the byte-level alphabet (GPT-2's).
+const fn stands_for_itself(byte: u8) -> bool {
     matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF)
 }
 
-/// The byte a character of the byte-level alphabet stands for: the bytes that do
-/// not print are counted up from U+0100.
-fn byte_of(c: char) -> Option<u8> {
-    let code = u32::from(c);
-    match u8::try_from(code) {
-        Ok(byte) => stands_for_itself(byte).then_some(byte),
-        Err(_) => (0..=u8::MAX)
-            .filter(|&b| !stands_for_itself(b))
-            .nth(usize::try_from(code - 0x100).ok()?),
+/// The bytes that the characters of the byte-level alphabet stand for, by code
+/// point: those that do not print are counted up from U+0100.
+const BYTES: [Option<u8>; 0x144] = {
+    let mut bytes = [None; 0x144];
+    let (mut byte, mut next) = (0, 0x100);
+    while byte <= 0xFF {
+        if stands_for_itself(byte as u8) {
+            bytes[byte] = Some(byte as u8);
+        } else {
+            bytes[next] = Some(byte as u8);
+            next += 1;
+        }
+        byte += 1;
     }
+    bytes
+};
+
+fn byte_of(c: char) -> Option<u8> {
+    *BYTES.get(u32::from(c) as usize)?
 }
 
 fn byte_level_bytes(token: &str, out: &mut Vec<u8>) {

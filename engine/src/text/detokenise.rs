@@ -7,6 +7,9 @@ use super::error::TextError;
 /// Tokens a decoder of an unknown kind may leave unresolved before its text is
 /// taken as it is.
 const LONGEST_WAIT: usize = 16;
+/// Bytes reserved for a token and the beginning of a character before it: above
+/// the longest tokens of the Llamas.
+const RESERVED: usize = 1024;
 
 /// Turns tokens into text, one by one.
 ///
@@ -43,14 +46,15 @@ impl<'a> Detokeniser<'a> {
     /// SentencePiece drops the space at the start of a text. `at_start` is true
     /// for an answer of its own, false for one that continues the prompt's words.
     pub(crate) fn new(codec: &'a Codec, skip_special_tokens: bool, at_start: bool) -> Self {
+        let pending = Vec::with_capacity(RESERVED);
         let state = match codec.scheme() {
             Scheme::ByteLevel => State::Bytes {
-                pending: Vec::new(),
+                pending,
                 strip: None,
                 replace_each_byte: false,
             },
             Scheme::ByteFallback(fallback) => State::Bytes {
-                pending: Vec::new(),
+                pending,
                 strip: fallback.strip.filter(|_| at_start),
                 replace_each_byte: true,
             },
@@ -69,22 +73,22 @@ impl<'a> Detokeniser<'a> {
     /// Appends to `out` the text that became final with this token. Ids the
     /// tokenizer does not know have no text.
     pub(crate) fn push(&mut self, id: u32, out: &mut String) -> Result<(), TextError> {
-        let Some(token) = self.codec.token(id, self.skip_special_tokens) else {
-            return Ok(());
-        };
         match &mut self.state {
             State::Bytes {
                 pending,
                 strip,
                 replace_each_byte,
             } => {
-                self.codec.scheme().token_bytes(&token, pending);
+                self.codec.push_bytes(id, self.skip_special_tokens, pending);
                 take_characters(pending, *replace_each_byte, |text| {
                     push_stripped(text, strip, out);
                 });
                 Ok(())
             }
             State::Window { context, ids } => {
+                if self.codec.token(id, self.skip_special_tokens).is_none() {
+                    return Ok(());
+                }
                 ids.push(id);
                 let waited = ids.len() - *context;
                 let text = new_text(self.codec, ids, *context, self.skip_special_tokens)?;

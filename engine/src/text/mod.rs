@@ -10,6 +10,7 @@ mod detokenise;
 mod error;
 mod python;
 mod stop;
+mod table;
 #[cfg(test)]
 mod test_tokenizers;
 mod tojson;

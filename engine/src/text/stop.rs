@@ -1,5 +1,8 @@
 //! Stop strings over a stream of text.
 
+/// Bytes reserved for a piece that comes after what is held back.
+const RESERVED: usize = 1024;
+
 /// Passes text on until one of several strings is complete.
 ///
 /// Text that may be the beginning of a stop string is held back until it turns
@@ -17,14 +20,16 @@ pub(crate) struct StopMatcher {
 impl StopMatcher {
     /// Looks for any of `stops`; empty ones are ignored.
     pub(crate) fn new<S: AsRef<str>>(stops: &[S]) -> Self {
+        let stops: Vec<Automaton> = stops
+            .iter()
+            .map(AsRef::as_ref)
+            .filter(|s| !s.is_empty())
+            .map(Automaton::new)
+            .collect();
+        let longest = stops.iter().map(|s| s.pattern.len()).max().unwrap_or(0);
         Self {
-            stops: stops
-                .iter()
-                .map(AsRef::as_ref)
-                .filter(|s| !s.is_empty())
-                .map(Automaton::new)
-                .collect(),
-            held: String::new(),
+            stops,
+            held: String::with_capacity(longest + RESERVED),
             stopped: false,
         }
     }

@@ -22,9 +22,10 @@ pub struct Folder {
 }
 
 impl Folder {
-    pub fn random() -> Self {
+    /// One of many models.
+    pub fn random(seed: u64) -> Self {
         let holder = tempfile::tempdir().expect("a temporary folder");
-        let source = RandomLlama::new();
+        let source = RandomLlama::new(seed);
         let output = holder.path().join("model");
         quantise_source(&source, &output, &Options::default(), &mut Silent).expect("a folder");
         Self { holder }
@@ -35,11 +36,11 @@ impl Folder {
     }
 }
 
-struct RandomLlama(Architecture);
+struct RandomLlama(Architecture, u64);
 
 impl RandomLlama {
-    fn new() -> Self {
-        Self(Architecture {
+    fn new(seed: u64) -> Self {
+        let architecture = Architecture {
             family: "llama".into(),
             hidden_size: 64,
             intermediate_size: 96,
@@ -55,7 +56,8 @@ impl RandomLlama {
             tied_embeddings: true,
             attention_bias: false,
             mlp_bias: false,
-        })
+        };
+        Self(architecture, seed)
     }
 }
 
@@ -91,7 +93,7 @@ impl Source for RandomLlama {
 
     fn read_rows(&self, name: &str, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
         let columns = out.len() / rows.len();
-        let seed: u64 = name.bytes().map(u64::from).sum();
+        let seed = self.1 * 0x1_0000 + name.bytes().map(u64::from).sum::<u64>();
         for (i, out) in out.iter_mut().enumerate() {
             let place = (rows.start * columns + i) as u64;
             // splitmix64 of the weight's place: any row can be read on its own.
