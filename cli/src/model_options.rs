@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use chaski_engine::{Backend, LoadOptions, Model};
+use chaski_engine::{Backend, LoadOptions, Model, Precision};
 
 /// Where the model is and how to load it.
 #[derive(Clone, Debug, clap::Args)]
@@ -23,6 +23,9 @@ pub struct ModelOptions {
     /// Kernels to compute with [default: the fastest that this processor has]
     #[arg(long, value_name = "NAME", value_parser = backend)]
     pub backend: Option<Backend>,
+    /// What activations are computed with, int8 or f32 [default: int8]
+    #[arg(long, value_name = "TYPE", value_parser = precision)]
+    pub activations: Option<Precision>,
 }
 
 impl ModelOptions {
@@ -34,6 +37,7 @@ impl ModelOptions {
             context_length: self.context_length,
             prefill_chunk: self.prefill_chunk.unwrap_or(defaults.prefill_chunk),
             backend: self.backend,
+            precision: self.activations.unwrap_or(defaults.precision),
         };
         Model::load(&self.model, &options)
             .with_context(|| format!("cannot load the model in {}", self.model.display()))
@@ -46,6 +50,15 @@ pub fn backend(name: &str) -> Result<Backend, String> {
         let names: Vec<_> = Backend::available().iter().map(|b| b.name()).collect();
         format!("this processor has: {}", names.join(", "))
     })
+}
+
+/// A type of activations by its name.
+pub fn precision(name: &str) -> Result<Precision, String> {
+    match name {
+        "int8" => Ok(Precision::Int8),
+        "f32" => Ok(Precision::Float),
+        _ => Err("give int8 or f32".to_owned()),
+    }
 }
 
 /// A count that is not zero.
@@ -66,6 +79,13 @@ mod tests {
         assert_eq!(backend("scalar").map(Backend::name), Ok("scalar"));
         let error = backend("abacus").expect_err("there is none");
         assert!(error.contains("scalar"), "{error}");
+    }
+
+    #[test]
+    fn types_of_activations_by_name() {
+        assert_eq!(precision("int8"), Ok(Precision::Int8));
+        assert_eq!(precision("f32"), Ok(Precision::Float));
+        assert!(precision("q8").is_err());
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub struct LoadOptions {
     pub prefill_chunk: usize,
     /// Kernels to compute with; `None`: the fastest that this processor has.
     pub backend: Option<Backend>,
+    /// What activations are computed with.
+    pub precision: Precision,
 }
 
 impl Default for LoadOptions {
@@ -41,6 +43,7 @@ impl Default for LoadOptions {
             context_length: None,
             prefill_chunk: 128,
             backend: None,
+            precision: Precision::Int8,
         }
     }
 }
@@ -103,7 +106,7 @@ impl Model {
             mapping: Mapping::open(&folder.file(DATA))?,
             team,
             backend,
-            precision: Precision::Float,
+            precision: options.precision,
             context_length,
         });
         // The tokenizer takes longer than the graph; neither needs the other.
@@ -118,6 +121,7 @@ impl Model {
         tracing::info!(
             folder = %folder.path().display(),
             backend = backend.name(),
+            precision = ?options.precision,
             threads,
             context_length,
             seconds = load_time.as_secs_f64(),

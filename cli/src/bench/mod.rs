@@ -14,13 +14,13 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use chaski_engine::{Backend, GenerateOptions, LoadOptions, Model, Piece, Session};
+use chaski_engine::{Backend, GenerateOptions, LoadOptions, Model, Piece, Precision, Session};
 use serde::Serialize;
 
 use self::machine::Machine;
 use self::memory::{Memory, human};
 use self::table::{Measured, Table};
-use crate::model_options::{at_least_one, backend};
+use crate::model_options::{at_least_one, backend, precision};
 
 /// Arguments of `chaski bench`.
 #[derive(Debug, clap::Args)]
@@ -46,6 +46,9 @@ pub struct Args {
     /// Kernels to compute with [default: the fastest that this processor has]
     #[arg(long, value_name = "NAME", value_parser = backend)]
     backend: Option<Backend>,
+    /// What activations are computed with, int8 or f32 [default: int8]
+    #[arg(long, value_name = "TYPE", value_parser = precision)]
+    activations: Option<Precision>,
     /// Write the report as JSON to this file; `-`: to standard output, in the table's place
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -135,6 +138,7 @@ fn load(args: &Args, threads: Option<usize>) -> Result<Model> {
         context_length: (needed > 4096).then_some(needed),
         prefill_chunk: args.prefill_chunk.unwrap_or(defaults.prefill_chunk),
         backend: args.backend,
+        precision: args.activations.unwrap_or(defaults.precision),
     };
     Model::load(&args.model, &options)
         .with_context(|| format!("cannot load the model in {}", args.model.display()))

@@ -59,7 +59,6 @@ unsafe fn place(v: __m128i) -> [__m256i; 2] {
 unsafe impl<const BITS: usize> Group for Avx2<BITS> {
     /// Quants of 8 bits are made signed, or a pair of products would pass i16.
     const BIAS: f32 = if BITS == 4 { 0.0 } else { 128.0 };
-    const ACROSS: bool = false;
     const RECORD: usize = RECORD;
 
     /// Of 4 bits: the low nibbles of two and two blocks, then the high ones.

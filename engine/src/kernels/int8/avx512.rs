@@ -40,7 +40,6 @@ unsafe fn place(v: __m128i) -> __m512i {
 // SAFETY: used only beneath entries with avx512f, avx512bw, avx512vnni and f16c.
 unsafe impl<const BITS: usize> Group for Avx512<BITS> {
     const BIAS: f32 = 0.0;
-    const ACROSS: bool = false;
     const RECORD: usize = RECORD;
 
     /// Of 4 bits: the low nibbles, the high ones. Of 8 bits: two and two blocks.

@@ -20,9 +20,6 @@ pub(crate) unsafe trait Group: Copy {
     /// What the products have already subtracted from the quants: the middle of
     /// the range where they read them as signed numbers, 0 otherwise.
     const BIAS: f32;
-    /// Whether a block's activations lie in words across the group, see
-    /// [`super::encode`].
-    const ACROSS: bool;
     /// Bytes of a group in an encoded row: its values, scales and sums, and what
     /// keeps the vectors of the next one aligned.
     const RECORD: usize;

@@ -257,8 +257,6 @@ macro_rules! common {
 
 // SAFETY: NEON is part of the aarch64 baseline.
 unsafe impl<const BITS: usize> Group for Neon<BITS> {
-    const ACROSS: bool = false;
-
     common!();
 
     /// Of 4 bits: the low nibbles of the four blocks, then the high ones; of 8
@@ -314,8 +312,6 @@ unsafe impl<const BITS: usize> Group for Neon<BITS> {
 
 // SAFETY: used only beneath entries with dotprod.
 unsafe impl<const BITS: usize> Group for NeonDotprod<BITS> {
-    const ACROSS: bool = true;
-
     common!();
 
     /// The words of the group, dealt by `ld4`: of 4 bits, the low nibbles of the

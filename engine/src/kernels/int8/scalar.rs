@@ -12,7 +12,6 @@ pub(crate) struct Scalar<const BITS: usize>;
 // SAFETY: needs no target feature; the pointers are the caller's promise.
 unsafe impl<const BITS: usize> Group for Scalar<BITS> {
     const BIAS: f32 = 0.0;
-    const ACROSS: bool = false;
     const RECORD: usize = RECORD;
 
     /// Of 4 bits: the low nibbles of all blocks, then the high ones, as the

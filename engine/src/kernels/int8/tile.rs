@@ -276,7 +276,7 @@ pub(super) unsafe fn tile<
     sink: &Sink,
 ) {
     const {
-        assert!(R == 1 && T == 1 || R % 4 == 0 && T == 1 || T % 4 == 0);
+        assert!((R == 1 || R.is_multiple_of(4)) && T == 1 || T.is_multiple_of(4));
         assert!(R <= 8 && T <= 8);
     }
     // SAFETY: features by the contract; as many groups as there are.
