@@ -71,17 +71,24 @@ impl Encoding {
         .next_multiple_of(ALIGNMENT)
     }
 
-    /// Encodes `x`, whole blocks of a row from block `first` on, into the row at
-    /// `to`.
+    /// Encodes `x`, whole blocks of row `row` from block `first` on. The rows are
+    /// `rows` in all and begin at `to`.
     ///
     /// # Safety
-    /// `to` is [`Self::row_bytes`] writable bytes aligned to [`ALIGNMENT`], and no
-    /// other thread touches the same blocks of it meanwhile (others may write
-    /// other blocks).
-    pub(crate) unsafe fn encode(&self, x: &[f32], first: usize, to: *mut u8) {
+    /// `to` is `rows` times [`Self::row_bytes`] writable bytes aligned to
+    /// [`ALIGNMENT`], and no other thread touches the same blocks of the row
+    /// meanwhile (others may write other blocks).
+    pub(crate) unsafe fn encode(
+        &self,
+        x: &[f32],
+        first: usize,
+        row: usize,
+        rows: usize,
+        to: *mut u8,
+    ) {
         assert!(
-            x.len().is_multiple_of(BLOCK) && first * BLOCK + x.len() <= self.columns,
-            "{} activations at block {first} of {} columns",
+            x.len().is_multiple_of(BLOCK) && first * BLOCK + x.len() <= self.columns && row < rows,
+            "{} activations at block {first} of {} columns, row {row} of {rows}",
             x.len(),
             self.columns
         );
@@ -90,13 +97,17 @@ impl Encoding {
                 for (i, block) in x.chunks_exact(BLOCK).enumerate() {
                     // SAFETY: the block lies inside the row, by the assertion
                     // above, and nobody else touches it, by the contract.
-                    unsafe { self.encode_float(block, first + i, to.cast()) };
+                    unsafe {
+                        let to = to.add(row * self.row_bytes());
+                        self.encode_float(block, first + i, to.cast());
+                    }
                 }
             }
             Precision::Int8 => {
-                // SAFETY: a whole aligned row; the blocks are ours by the contract.
+                let place = encode::Place::new(self.order(), self.columns, rows, row);
+                // SAFETY: whole aligned rows; the blocks are ours by the contract.
                 let to = unsafe { encode::Target::new(to) };
-                encode::encode(self.backend, x, first, self.columns, self.order(), to);
+                encode::encode(self.backend, x, first, place, to);
             }
         }
     }
@@ -200,9 +211,8 @@ pub(crate) mod tests {
                 let (first, second) = x.split_at(half * BLOCK);
                 // SAFETY: the row is inside `lines`, aligned, and ours alone.
                 unsafe {
-                    let to = start.add(row * encoding.row_bytes());
-                    encoding.encode(second, half, to);
-                    encoding.encode(first, 0, to);
+                    encoding.encode(second, half, row, rows, start);
+                    encoding.encode(first, 0, row, rows, start);
                 }
             }
             Self { encoding, lines }
@@ -224,9 +234,11 @@ pub(crate) mod tests {
                         Bits::Eight => view.floats(row).0.to_vec(),
                     },
                     Precision::Int8 => encode::tests::decode(
-                        &view.bytes()[row * encoding.row_bytes()..],
+                        view.bytes(),
                         encoding.columns,
                         encoding.order(),
+                        view.rows(),
+                        row,
                     ),
                 })
                 .collect()

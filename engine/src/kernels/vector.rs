@@ -1,5 +1,8 @@
 //! The vector trait that the kernels are written over.
 
+use super::blocks::Bits;
+use super::int8::encode::{WORDS, quantise};
+
 /// A register of f32 lanes.
 ///
 /// # Safety
@@ -24,6 +27,13 @@ pub(crate) unsafe trait Vector: Copy {
     unsafe fn nibbles(from: *const u8) -> (Self, Self);
     /// Reads `LANES` bytes and widens them.
     unsafe fn bytes(from: *const u8) -> Self;
+
+    /// Quantises 32 values to int8, see [`quantise`].
+    #[inline(always)]
+    unsafe fn quantise(from: *const f32, bits: Bits) -> ([u32; WORDS], f32, i32) {
+        // SAFETY: 32 readable values by the contract.
+        quantise(unsafe { &*from.cast() }, bits)
+    }
 }
 
 /// One lane: the reference.
@@ -174,7 +184,7 @@ mod x86 {
 
 #[cfg(target_arch = "aarch64")]
 mod neon {
-    use super::Vector;
+    use super::{Bits, Vector, WORDS};
     use std::arch::aarch64::*;
 
     /// Reads four bytes into the low half of a register.
@@ -242,6 +252,48 @@ mod neon {
         unsafe fn bytes(from: *const u8) -> Self {
             // SAFETY: four readable bytes by the contract.
             unsafe { widen(load_word(from)) }
+        }
+
+        #[inline(always)]
+        unsafe fn quantise(from: *const f32, bits: Bits) -> ([u32; WORDS], f32, i32) {
+            // SAFETY: 32 readable values by the contract.
+            unsafe {
+                let a = vld1q_f32_x4(from);
+                let b = vld1q_f32_x4(from.add(16));
+                let v = [a.0, a.1, a.2, a.3, b.0, b.1, b.2, b.3];
+                let mut largest = vabsq_f32(v[0]);
+                for v in &v[1..] {
+                    largest = vmaxq_f32(largest, vabsq_f32(*v));
+                }
+                let largest = vmaxvq_f32(largest);
+                let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+                let mut ints = [vdupq_n_s32(0); 8];
+                for (i, v) in ints.iter_mut().zip(v) {
+                    *i = vcvtnq_s32_f32(vmulq_n_f32(v, inverse));
+                }
+                let narrow = |i: usize| {
+                    // Values are within a byte: the low halves are all there is.
+                    let low = vuzp1q_s16(
+                        vreinterpretq_s16_s32(ints[i]),
+                        vreinterpretq_s16_s32(ints[i + 1]),
+                    );
+                    let high = vuzp1q_s16(
+                        vreinterpretq_s16_s32(ints[i + 2]),
+                        vreinterpretq_s16_s32(ints[i + 3]),
+                    );
+                    vuzp1q_s8(vreinterpretq_s8_s16(low), vreinterpretq_s8_s16(high))
+                };
+                let (first, second) = (narrow(0), narrow(4));
+                let sum = vaddlvq_s16(vpadalq_s8(vpaddlq_s8(first), second));
+                let (first, second) = match bits {
+                    Bits::Four => (vuzp1q_s8(first, second), vuzp2q_s8(first, second)),
+                    Bits::Eight => (first, second),
+                };
+                let mut words = [0; WORDS];
+                vst1q_s8(words.as_mut_ptr().cast(), first);
+                vst1q_s8(words.as_mut_ptr().add(WORDS / 2).cast(), second);
+                (words, largest / 127.0, sum)
+            }
         }
     }
 }

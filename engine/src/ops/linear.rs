@@ -86,9 +86,10 @@ impl EvalOp for Linear {
             Tensor::zero_aligned_dt(u8::datum_type(), &[x.len() / k, row_bytes], ALIGNMENT)?;
         let mut plain = bytes.try_as_plain_ram_mut()?;
         let bytes = plain.as_slice_mut::<u8>()?;
-        for (x, to) in x.chunks_exact(k).zip(bytes.chunks_exact_mut(row_bytes)) {
-            // SAFETY: `to` is an aligned row of ours.
-            unsafe { encoding.encode(x, 0, to.as_mut_ptr()) };
+        let rows = x.len() / k;
+        for (row, x) in x.chunks_exact(k).enumerate() {
+            // SAFETY: `bytes` are so many aligned rows of ours.
+            unsafe { encoding.encode(x, 0, row, rows, bytes.as_mut_ptr()) };
         }
         let activations = Encoded::new(encoding, bytes).context("misaligned activations")?;
         let mut y = Tensor::zero::<f32>(&shape)?;

@@ -8,7 +8,12 @@
 //! The values come in the order in which a backend meets the quants. Of 4 bits a
 //! byte holds an even and an odd element, so the group's 64 even elements precede
 //! its 64 odd ones; of 8 bits they come as they are. Where the backend deals words
-//! of four bytes across the blocks (see [`super::across`]) the words are transposed likewise.
+//! of four bytes across the blocks (see [`super::across`]) the words are transposed
+//! likewise.
+//!
+//! There, and for 4 bits, 16 rows at a time are encoded in a tile instead
+//! (`super::prefill`): for each block the 16 rows' 32 values each, even elements
+//! first, then their 16 scales, then their 16 sums.
 
 use super::group::{GROUP, GROUP_WEIGHTS};
 use super::tile::Shape;
@@ -17,7 +22,7 @@ use crate::kernels::blocks::{BLOCK, Bits, HALF};
 use crate::kernels::vector::Vector;
 
 /// Words of four values in a block.
-const WORDS: usize = BLOCK / 4;
+pub(in crate::kernels) const WORDS: usize = BLOCK / 4;
 
 /// Bytes of a group's record. On x86 the next one begins at a cache line, as a
 /// vector may be a whole one.
@@ -62,58 +67,130 @@ impl Order {
     }
 }
 
-/// Bytes of an encoded row.
-pub(crate) fn row_bytes(columns: usize) -> usize {
-    Shape::new(columns / BLOCK).groups() * RECORD
+/// Rows in a tile.
+pub(super) const TILE: usize = 16;
+/// Bytes of a tile's block.
+pub(super) const TILE_BLOCK: usize = TILE * (BLOCK + 4 + 4);
+
+impl Order {
+    /// Tiles among `rows` rows.
+    pub(super) fn tiles(self, rows: usize) -> usize {
+        if self.across && self.bits == Bits::Four {
+            rows / TILE
+        } else {
+            0
+        }
+    }
 }
 
-/// A row to write to: whole, aligned to 4, and of which the caller may write
-/// the blocks that it encodes.
+/// Bytes of an encoded row, or a 16th of a tile.
+pub(crate) fn row_bytes(columns: usize) -> usize {
+    (Shape::new(columns / BLOCK).groups() * RECORD).next_multiple_of(64)
+}
+
+/// Where a row is among those encoded together.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    order: Order,
+    shape: Shape,
+    /// Bytes to the row, or to its tile.
+    offset: usize,
+    /// Its index in the tile, if it is in one.
+    in_tile: Option<usize>,
+}
+
+impl Place {
+    /// Row `row` of `rows`.
+    pub(crate) fn new(order: Order, columns: usize, rows: usize, row: usize) -> Self {
+        let tiled = row / TILE < order.tiles(rows);
+        let first = if tiled { row / TILE * TILE } else { row };
+        Self {
+            order,
+            shape: Shape::new(columns / BLOCK),
+            offset: first * row_bytes(columns),
+            in_tile: tiled.then_some(row % TILE),
+        }
+    }
+
+    /// Where the words, the scale and the sum of block `block` lie: bytes to the
+    /// first word, to each word from there, to the scale and to the sum.
+    #[inline(always)]
+    fn block(&self, block: usize) -> (usize, [usize; WORDS], usize, usize) {
+        let mut words = [0; WORDS];
+        if let Some(row) = self.in_tile {
+            let start = self.offset + block * TILE_BLOCK;
+            for (i, word) in words.iter_mut().enumerate() {
+                *word = 4 * i;
+            }
+            let scale = start + TILE * BLOCK + 4 * row;
+            (start + row * BLOCK, words, scale, scale + TILE * 4)
+        } else {
+            let (group, in_group) = (block / GROUP, block % GROUP);
+            let start = self.offset + group * RECORD;
+            for (i, word) in words.iter_mut().enumerate() {
+                *word = 4 * self.order.word(in_group, i);
+            }
+            let scale = start + GROUP_WEIGHTS + 4 * in_group;
+            (start, words, scale, scale + 4 * GROUP)
+        }
+    }
+}
+
+/// Rows to write to, of which the caller may write the blocks that it encodes.
 #[derive(Clone, Copy)]
 pub(crate) struct Target(*mut u8);
 
 impl Target {
     /// # Safety
-    /// [`row_bytes`] writable bytes, aligned to 4; no other thread touches the
-    /// blocks that are encoded into it.
+    /// [`row_bytes`] writable bytes for each row, aligned to 4; no other thread
+    /// touches the blocks that are encoded into it.
     pub(crate) unsafe fn new(to: *mut u8) -> Self {
         Self(to)
     }
 }
 
 kernel_entry! {
-    /// Encodes `x`, whole blocks of a row of `columns` from block `first` on.
-    fn encode(x: &[f32], first: usize, columns: usize, order: Order, to: Target) = encode_body
+    /// Encodes `x`, whole blocks of a row from block `first` on, at `place` among
+    /// the rows of `to`.
+    fn encode(x: &[f32], first: usize, place: Place, to: Target) = encode_body
 }
 
 /// # Safety
-/// The backend's features; `x` lies inside the row.
+/// The backend's features.
 #[inline(always)]
-unsafe fn encode_body<V: Vector>(
-    x: &[f32],
-    first: usize,
-    columns: usize,
-    order: Order,
-    to: Target,
-) {
-    let blocks = columns / BLOCK;
-    let shape = Shape::new(blocks);
-    assert!(first + x.len() / BLOCK <= blocks);
+unsafe fn encode_body<V: Vector>(x: &[f32], first: usize, place: Place, to: Target) {
+    let shape = place.shape;
+    assert!(first + x.len() / BLOCK <= shape.blocks);
+    // A tile has no copies, see `prefill`.
+    let copies = if place.in_tile.is_some() {
+        1
+    } else {
+        shape.unit_rows
+    };
     for (i, values) in x.chunks_exact(BLOCK).enumerate() {
-        let (words, scale, sum) = quantise(values, order.bits);
-        let mut block = first + i;
-        for _ in 0..shape.unit_rows {
+        // SAFETY: features by the contract; 32 values.
+        let (words, scale, sum) = unsafe { V::quantise(values.as_ptr(), place.order.bits) };
+        for copy in 0..copies {
             // SAFETY: the row has `unit_rows` times `blocks` blocks.
-            unsafe { write(to, order, block, &words, scale, sum) };
-            block += blocks;
+            unsafe {
+                write(
+                    to,
+                    &place,
+                    copy * shape.blocks + first + i,
+                    &words,
+                    scale,
+                    sum,
+                )
+            };
         }
     }
     // What a last group has beyond the row, see `tile`. Whoever encodes the row's
     // end writes it.
-    if first + x.len() / BLOCK == blocks && shape.unit_rows == 1 {
-        for block in blocks..shape.groups() * GROUP {
+    let end = first + x.len() / BLOCK == shape.blocks;
+    if end && shape.unit_rows == 1 && place.in_tile.is_none() {
+        for block in shape.blocks..shape.groups() * GROUP {
             // SAFETY: inside the row's last record.
-            unsafe { write(to, order, block, &[0; WORDS], 0.0, 0) };
+            unsafe { write(to, &place, block, &[0; WORDS], 0.0, 0) };
         }
     }
 }
@@ -121,34 +198,31 @@ unsafe fn encode_body<V: Vector>(
 /// Writes a block's words, scale and sum.
 ///
 /// # Safety
-/// The block is in the row at `to`.
+/// The block is in the row.
 #[inline(always)]
 unsafe fn write(
     to: Target,
-    order: Order,
+    place: &Place,
     block: usize,
     words: &[u32; WORDS],
     scale: f32,
     sum: i32,
 ) {
-    let (group, in_group) = (block / GROUP, block % GROUP);
+    let (start, places, scale_at, sum_at) = place.block(block);
     // SAFETY: inside the row by the contract.
     unsafe {
-        let record = to.0.add(group * RECORD);
-        let quants: *mut u32 = record.cast();
-        for (word, &values) in words.iter().enumerate() {
-            quants.add(order.word(in_group, word)).write(values);
+        for (&word, at) in words.iter().zip(places) {
+            to.0.add(start + at).cast::<u32>().write(word);
         }
-        let at = record.add(GROUP_WEIGHTS);
-        at.cast::<f32>().add(in_group).write(scale);
-        at.cast::<i32>().add(GROUP + in_group).write(-8 * sum);
+        to.0.add(scale_at).cast::<f32>().write(scale);
+        to.0.add(sum_at).cast::<i32>().write(-8 * sum);
     }
 }
 
 /// A block in int8: its words (of 4 bits, of even elements, then of odd ones),
 /// scale and sum. Rounds to nearest, ties to even.
 #[inline(always)]
-fn quantise(x: &[f32], bits: Bits) -> ([u32; WORDS], f32, i32) {
+pub(in crate::kernels) fn quantise(x: &[f32; BLOCK], bits: Bits) -> ([u32; WORDS], f32, i32) {
     // Magnitudes compare as integers, and a NaN is then the largest: it is not lost.
     let mut lanes = [0u32; 8];
     for x in x.chunks_exact(8) {
@@ -189,24 +263,21 @@ fn quantise(x: &[f32], bits: Bits) -> ([u32; WORDS], f32, i32) {
 /// and its sum.
 ///
 /// # Safety
-/// `row` is an encoded row of `columns` in `order`, `block` one of its blocks.
+/// `from` are the encoded rows that `place` is among; `block` is one of its blocks.
 pub(super) unsafe fn read_block(
-    row: *const u8,
-    order: Order,
+    from: *const u8,
+    place: Place,
     block: usize,
 ) -> ([[i8; 4]; WORDS], f32, i32) {
-    let (group, in_group) = (block / GROUP, block % GROUP);
+    let (start, places, scale_at, sum_at) = place.block(block);
     let mut words = [[0; 4]; WORDS];
-    // SAFETY: inside the row by the contract; written aligned to 4.
+    // SAFETY: inside the rows by the contract; written aligned to 4.
     unsafe {
-        let record = row.add(group * RECORD);
-        let quants: *const [i8; 4] = record.cast();
-        for (word, values) in words.iter_mut().enumerate() {
-            *values = quants.add(order.word(in_group, word)).read();
+        for (word, at) in words.iter_mut().zip(places) {
+            *word = from.add(start + at).cast::<[i8; 4]>().read();
         }
-        let at = record.add(GROUP_WEIGHTS);
-        let scale = at.cast::<f32>().add(in_group).read();
-        let sum = at.cast::<i32>().add(GROUP + in_group).read() / -8;
+        let scale = from.add(scale_at).cast::<f32>().read();
+        let sum = from.add(sum_at).cast::<i32>().read() / -8;
         (words, scale, sum)
     }
 }
@@ -217,18 +288,28 @@ pub(crate) mod tests {
     use crate::kernels::Backend;
     use crate::kernels::blocks::tests::Lcg;
 
-    /// The values that an encoded row stands for, in their natural order; all
-    /// copies of the row agree.
-    pub(crate) fn decode(bytes: &[u8], columns: usize, order: Order) -> Vec<f32> {
-        let shape = Shape::new(columns / BLOCK);
-        let row = bytes.as_ptr();
+    /// The values that a row among `rows` encoded ones stands for, in their natural
+    /// order; all copies of the row agree.
+    pub(crate) fn decode(
+        bytes: &[u8],
+        columns: usize,
+        order: Order,
+        rows: usize,
+        row: usize,
+    ) -> Vec<f32> {
+        let place = Place::new(order, columns, rows, row);
+        let shape = place.shape;
         let mut copies = Vec::new();
-        for copy in 0..shape.unit_rows {
+        for copy in 0..if place.in_tile.is_some() {
+            1
+        } else {
+            shape.unit_rows
+        } {
             let mut values = vec![f32::NAN; columns];
             for block in 0..shape.blocks {
                 // SAFETY: a block of an encoded row.
                 let (words, scale, sum) =
-                    unsafe { read_block(row, order, copy * shape.blocks + block) };
+                    unsafe { read_block(bytes.as_ptr(), place, copy * shape.blocks + block) };
                 let mut total = 0;
                 for (w, word) in words.iter().enumerate() {
                     for (i, &v) in word.iter().enumerate() {
@@ -248,32 +329,40 @@ pub(crate) mod tests {
     fn values_are_kept_within_half_a_step() {
         for bits in [Bits::Four, Bits::Eight] {
             for across in [false, true] {
-                let order = Order { bits, across };
                 for columns in [32, 64, 96, 128, 576] {
-                    let mut x = Lcg(columns as u64).units(columns);
-                    x[..32].fill(0.0);
-                    let steps: Vec<f32> = x
-                        .chunks_exact(BLOCK)
-                        .map(|b| b.iter().fold(0.0f32, |m, v| m.max(v.abs())) / 127.0)
-                        .collect();
-                    let mut first: Option<Vec<u8>> = None;
-                    for backend in Backend::available() {
-                        let mut words = vec![u32::MAX; row_bytes(columns) / 4];
-                        // SAFETY: a whole row, aligned, ours alone.
-                        let target = unsafe { Target::new(words.as_mut_ptr().cast()) };
-                        encode(backend, &x, 0, columns, order, target);
-                        let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
-                        for (i, (got, want)) in
-                            decode(&bytes, columns, order).iter().zip(&x).enumerate()
-                        {
-                            let step = steps[i / BLOCK];
-                            assert!((got - want).abs() <= 0.5001 * step, "{got} for {want}");
-                        }
-                        // The same bytes on every backend.
-                        assert_eq!(first.get_or_insert_with(|| bytes.clone()), &bytes);
+                    for rows in [1, 17] {
+                        check(Order { bits, across }, columns, rows);
                     }
                 }
             }
+        }
+    }
+
+    fn check(order: Order, columns: usize, rows: usize) {
+        let mut x = Lcg(columns as u64).units(columns * rows);
+        x[..32].fill(0.0);
+        let mut first: Option<Vec<u8>> = None;
+        for backend in Backend::available() {
+            // Zero, as what lies between the rows is never written.
+            let mut words = vec![0u32; row_bytes(columns) * rows / 4];
+            // SAFETY: whole rows, aligned, ours alone.
+            let target = unsafe { Target::new(words.as_mut_ptr().cast()) };
+            for (row, x) in x.chunks_exact(columns).enumerate() {
+                let place = Place::new(order, columns, rows, row);
+                encode(backend, x, 0, place, target);
+            }
+            let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
+            for (row, x) in x.chunks_exact(columns).enumerate() {
+                let got = decode(&bytes, columns, order, rows, row);
+                for (got, want) in got.chunks_exact(BLOCK).zip(x.chunks_exact(BLOCK)) {
+                    let step = want.iter().fold(0.0f32, |m, v| m.max(v.abs())) / 127.0;
+                    for (got, want) in got.iter().zip(want) {
+                        assert!((got - want).abs() <= 0.5001 * step, "{got} for {want}");
+                    }
+                }
+            }
+            // The same bytes on every backend.
+            assert_eq!(first.get_or_insert_with(|| bytes.clone()), &bytes);
         }
     }
 }

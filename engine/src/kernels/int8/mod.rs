@@ -12,6 +12,8 @@ pub(crate) mod encode;
 mod group;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(target_arch = "aarch64")]
+mod prefill;
 mod scalar;
 mod tile;
 
@@ -152,7 +154,7 @@ pub(super) unsafe fn linear(backend: Backend, job: &Job<'_>, rows: Range<usize>)
                 #[cfg(target_arch = "aarch64")]
                 Kind::Neon => neon(job, units),
                 #[cfg(target_arch = "aarch64")]
-                Kind::NeonDotprod | Kind::NeonI8mm => dotprod(job, units),
+                Kind::NeonDotprod | Kind::NeonI8mm => tiled_dotprod(job, units),
             }
         }
     }
@@ -161,6 +163,37 @@ pub(super) unsafe fn linear(backend: Backend, job: &Job<'_>, rows: Range<usize>)
             // SAFETY: the row and column are inside y by the contract.
             unsafe { job.y.set(t, row, single(job, row, t)) };
         }
+    }
+}
+
+/// The rows of x that are encoded in tiles by [`prefill`], the others as decode
+/// has them.
+///
+/// # Safety
+/// dotprod; otherwise as for [`linear`].
+#[cfg(target_arch = "aarch64")]
+unsafe fn tiled_dotprod(job: &Job<'_>, rows: Range<usize>) {
+    let tiles = job.order.tiles(job.x_rows);
+    if tiles > 0 {
+        // SAFETY: by the contract; so many rows are encoded in tiles.
+        unsafe {
+            match form(job.w) {
+                SYMMETRIC => prefill::products::<SYMMETRIC>(job, rows.clone(), tiles),
+                PACKED => prefill::products::<PACKED>(job, rows.clone(), tiles),
+                _ => prefill::products::<OTHER>(job, rows.clone(), tiles),
+            }
+        }
+    }
+    let done = tiles * encode::TILE;
+    let rest = Job {
+        x: job.x.wrapping_add(done * job.x_stride),
+        x_rows: job.x_rows - done,
+        y: job.y.from_row(done),
+        ..*job
+    };
+    if rest.x_rows > 0 {
+        // SAFETY: by the contract; these rows are not in tiles.
+        unsafe { dotprod(&rest, rows) }
     }
 }
 
@@ -364,7 +397,10 @@ fn single(job: &Job<'_>, row: usize, t: usize) -> f32 {
     let mut total = 0.0;
     for block in 0..job.w.blocks() {
         // SAFETY: an encoded row of these columns, by the contract of `linear`.
-        let (words, x_scale, x_sum) = unsafe { encode::read_block(job.x_row(t), job.order, block) };
+        let (words, x_scale, x_sum) = unsafe {
+            let place = encode::Place::new(job.order, job.w.columns(), job.x_rows, t);
+            encode::read_block(job.x, place, block)
+        };
         let (scale, zero_point) = job.w.scale_and_zero_point(row, block);
         let quants = &job.w.quants(row)[block * job.w.bits().block_bytes()..];
         let mut sum = 0;

@@ -40,6 +40,26 @@ unsafe fn sdot(mut sum: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
     sum
 }
 
+/// f16 to f32. (The type of a vector of f16 is not stable yet, hence the
+/// instruction by name.)
+///
+/// # Safety
+/// NEON.
+#[inline(always)]
+pub(super) unsafe fn widen(bits: uint16x4_t) -> float32x4_t {
+    let lanes: float32x4_t;
+    // SAFETY: NEON by the contract; only the named registers are touched.
+    unsafe {
+        asm!(
+            "fcvtl {lanes:v}.4s, {bits:v}.4h",
+            lanes = lateout(vreg) lanes,
+            bits = in(vreg) bits,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    lanes
+}
+
 /// The low and the high nibbles.
 ///
 /// # Safety
@@ -116,18 +136,8 @@ macro_rules! common {
 
         #[inline(always)]
         unsafe fn f16s(from: *const u16) -> Self::Lanes {
-            let lanes: float32x4_t;
-            // SAFETY: NEON; four readable values by the contract. (The type of a
-            // vector of f16 is not stable yet, hence the instruction by name.)
-            unsafe {
-                asm!(
-                    "fcvtl {lanes:v}.4s, {bits:v}.4h",
-                    lanes = lateout(vreg) lanes,
-                    bits = in(vreg) vld1_u16(from),
-                    options(pure, nomem, nostack, preserves_flags),
-                );
-            }
-            lanes
+            // SAFETY: four readable values by the contract.
+            unsafe { widen(vld1_u16(from)) }
         }
 
         #[inline(always)]
