@@ -403,6 +403,23 @@ def test_generate_line_by_line(chaski, run, smollm2_folder):
     assert "ids" in malformed["error"]
 
 
+def test_prompt_lookup_gives_the_same_answer_in_fewer_steps(chaski, run, smollm2_folder):
+    command = (chaski, "generate", "--model", smollm2_folder, "--max-tokens", "60")
+    text = "The Amazon basin encompasses 7,000,000 square kilometres in nine nations."
+    command += ("--chat", f"Repeat the following text word for word:\n\n{text} {text}")
+    plain = json.loads(run(*command, "--json").stdout)
+    drafted = json.loads(run(*command, "--json", "--prompt-lookup", "8").stdout)
+    assert drafted["tokens"] == plain["tokens"] and drafted["text"] == plain["text"]
+    assert plain["timings"]["drafted_tokens"] == 0
+    timings = drafted["timings"]
+    assert 10 < timings["accepted_tokens"] <= timings["drafted_tokens"]
+    shown = run(*command, "--prompt-lookup", "8")
+    assert shown.stdout == plain["text"] + "\n"
+    assert f"{timings['accepted_tokens']} of them accepted" in shown.stderr
+    refused = run(*command, "--prompt-lookup", "33", check=False)
+    assert_fails(refused, "prompt lookup of 33 tokens: give at most 32, or 0 for none")
+
+
 def test_logits_of_prefill_and_decode_agree(chaski, run, smollm2_folder, tmp_path):
     command = (chaski, "logits", "--model", smollm2_folder, "--ids", "504,3575,282,4649,314")
 

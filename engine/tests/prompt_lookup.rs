@@ -206,10 +206,7 @@ fn tokens_are_those_of_plain_decoding() {
         drafts.rejected += pair.drafts.rejected;
     }
     println!("{drafts:?}");
-    assert!(
-        drafts.accepted > 1000 && drafts.rejected > 1000,
-        "{drafts:?}"
-    );
+    assert!(drafts.accepted > 400 && drafts.rejected > 400, "{drafts:?}");
 }
 
 /// A generation of which drafts make up the most: it runs in a circle.
@@ -308,7 +305,7 @@ fn the_end_of_sequence_token_ends_it() {
         }
     }
     println!("{ended} ended, {accepted_and_ended} of them after accepted drafts");
-    assert!(accepted_and_ended > 5, "{accepted_and_ended} of {ended}");
+    assert!(accepted_and_ended > 2, "{accepted_and_ended} of {ended}");
 }
 
 #[test]
