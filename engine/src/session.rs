@@ -77,10 +77,9 @@ impl Session {
     /// Appends tokens in one step, however many, and returns the logits after
     /// each of them, `[ids.len(), vocab_size]`.
     ///
-    /// For a few tokens this costs hardly more than for one, since a step reads
-    /// all weights: so a draft is verified. They are the logits that
-    /// [`Self::decode`] gives token by token, up to the rounding of kernels that
-    /// sum in another order when they have several rows.
+    /// A draft is verified so: a step reads all weights however many tokens it
+    /// takes, and they are the logits that [`Self::decode`] gives token by
+    /// token, to the bit with [`Precision::Int8`](crate::Precision::Int8).
     ///
     /// # Errors
     /// As for [`Self::prefill`].

@@ -25,9 +25,13 @@ pub struct GenerateOptions {
     ///
     /// The tokens are those without it, whatever the sampling, because each is
     /// sampled from the model's own logits; only an answer that repeats parts of
-    /// its prompt or of itself comes faster. (To the bit this holds for kernels
-    /// whose logits do not depend on how many rows are computed together;
-    /// otherwise up to their rounding.)
+    /// its prompt or of itself comes faster. With [`Precision::Int8`] this holds
+    /// to the bit, since the logits of a position do not depend on how many are
+    /// computed together; with [`Precision::Float`] up to the rounding of sums,
+    /// which may turn one draw in some hundred thousand.
+    ///
+    /// [`Precision::Int8`]: crate::Precision::Int8
+    /// [`Precision::Float`]: crate::Precision::Float
     pub prompt_lookup: usize,
 }
 
