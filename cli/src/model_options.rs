@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use chaski_engine::{Backend, LoadOptions, Model, Precision};
+use chaski_engine::{Backend, KvFormat, LoadOptions, Model, Precision};
 
 /// Where the model is and how to load it.
 #[derive(Clone, Debug, clap::Args)]
@@ -26,6 +26,9 @@ pub struct ModelOptions {
     /// What activations are computed with, int8 or f32 [default: int8]
     #[arg(long, value_name = "TYPE", value_parser = precision)]
     pub activations: Option<Precision>,
+    /// What the KV cache is kept in, f16, int8 or f32 [default: f16]
+    #[arg(long, value_name = "TYPE", value_parser = kv_format)]
+    pub kv_cache: Option<KvFormat>,
 }
 
 impl ModelOptions {
@@ -38,6 +41,7 @@ impl ModelOptions {
             prefill_chunk: self.prefill_chunk.unwrap_or(defaults.prefill_chunk),
             backend: self.backend,
             precision: self.activations.unwrap_or(defaults.precision),
+            kv_cache: self.kv_cache.unwrap_or(defaults.kv_cache),
         };
         Model::load(&self.model, &options)
             .with_context(|| format!("cannot load the model in {}", self.model.display()))
@@ -58,6 +62,16 @@ pub fn precision(name: &str) -> Result<Precision, String> {
         "int8" => Ok(Precision::Int8),
         "f32" => Ok(Precision::Float),
         _ => Err("give int8 or f32".to_owned()),
+    }
+}
+
+/// A format of the KV cache by its name.
+pub fn kv_format(name: &str) -> Result<KvFormat, String> {
+    match name {
+        "f32" => Ok(KvFormat::F32),
+        "f16" => Ok(KvFormat::F16),
+        "int8" => Ok(KvFormat::Int8),
+        _ => Err("give f16, int8 or f32".to_owned()),
     }
 }
 
@@ -86,6 +100,9 @@ mod tests {
         assert_eq!(precision("int8"), Ok(Precision::Int8));
         assert_eq!(precision("f32"), Ok(Precision::Float));
         assert!(precision("q8").is_err());
+        assert_eq!(kv_format("f16"), Ok(KvFormat::F16));
+        assert_eq!(kv_format("int8"), Ok(KvFormat::Int8));
+        assert!(kv_format("q8").is_err());
     }
 
     #[test]

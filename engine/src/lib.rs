@@ -40,7 +40,7 @@ pub use chaski_manifest::{
 pub use error::EngineError;
 pub use folder::verify;
 pub use generate::{FinishReason, GenerateOptions, Generated, Piece, Sink, Timings};
-pub use kernels::{Backend, Precision};
+pub use kernels::{Backend, KvFormat, Precision};
 pub use model::{LoadOptions, Model};
 pub use sampling::{SamplingError, SamplingOptions};
 pub use session::Session;

@@ -10,7 +10,7 @@ use chaski_manifest::Manifest;
 
 use crate::folder::{DATA, Folder, Mapping};
 use crate::graph::{self, Plan};
-use crate::kernels::{Backend, Precision};
+use crate::kernels::{Backend, KvFormat, Precision};
 use crate::ops::Runtime;
 use crate::sampling::SamplingOptions;
 use crate::session::Session;
@@ -34,6 +34,8 @@ pub struct LoadOptions {
     pub backend: Option<Backend>,
     /// What activations are computed with.
     pub precision: Precision,
+    /// What the KV cache is kept in.
+    pub kv_cache: KvFormat,
 }
 
 impl Default for LoadOptions {
@@ -44,6 +46,7 @@ impl Default for LoadOptions {
             prefill_chunk: 128,
             backend: None,
             precision: Precision::Int8,
+            kv_cache: KvFormat::default(),
         }
     }
 }
@@ -107,6 +110,7 @@ impl Model {
             team,
             backend,
             precision: options.precision,
+            kv_format: options.kv_cache,
             context_length,
         });
         // The tokenizer takes longer than the graph; neither needs the other.
@@ -122,6 +126,7 @@ impl Model {
             folder = %folder.path().display(),
             backend = backend.name(),
             precision = ?options.precision,
+            kv_cache = ?options.kv_cache,
             threads,
             context_length,
             seconds = load_time.as_secs_f64(),

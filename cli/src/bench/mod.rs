@@ -14,13 +14,15 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use chaski_engine::{Backend, GenerateOptions, LoadOptions, Model, Piece, Precision, Session};
+use chaski_engine::{
+    Backend, GenerateOptions, KvFormat, LoadOptions, Model, Piece, Precision, Session,
+};
 use serde::Serialize;
 
 use self::machine::Machine;
 use self::memory::{Memory, human};
 use self::table::{Measured, Table};
-use crate::model_options::{at_least_one, backend, precision};
+use crate::model_options::{at_least_one, backend, kv_format, precision};
 
 /// Arguments of `chaski bench`.
 #[derive(Debug, clap::Args)]
@@ -49,6 +51,9 @@ pub struct Args {
     /// What activations are computed with, int8 or f32 [default: int8]
     #[arg(long, value_name = "TYPE", value_parser = precision)]
     activations: Option<Precision>,
+    /// What the KV cache is kept in, f16, int8 or f32 [default: f16]
+    #[arg(long, value_name = "TYPE", value_parser = kv_format)]
+    kv_cache: Option<KvFormat>,
     /// Write the report as JSON to this file; `-`: to standard output, in the table's place
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -139,6 +144,7 @@ fn load(args: &Args, threads: Option<usize>) -> Result<Model> {
         prefill_chunk: args.prefill_chunk.unwrap_or(defaults.prefill_chunk),
         backend: args.backend,
         precision: args.activations.unwrap_or(defaults.precision),
+        kv_cache: args.kv_cache.unwrap_or(defaults.kv_cache),
     };
     Model::load(&args.model, &options)
         .with_context(|| format!("cannot load the model in {}", args.model.display()))

@@ -1,4 +1,4 @@
-//! Products of plain f32 vectors of any length, for the other kernels.
+//! The product of plain f32 vectors of any length, for the other kernels.
 
 use super::vector::Vector;
 
@@ -23,28 +23,4 @@ pub(super) unsafe fn dot<V: Vector>(a: &[f32], b: &[f32]) -> f32 {
         total += a * b;
     }
     total
-}
-
-/// `y += factor * x`.
-///
-/// # Safety
-/// The vector's target features; `y` and `x` of one length.
-#[inline(always)]
-pub(super) unsafe fn add_scaled<V: Vector>(y: &mut [f32], factor: f32, x: &[f32]) {
-    let whole = y.len() - y.len() % V::LANES;
-    // SAFETY: features by the contract; all reads and writes are below `whole`.
-    unsafe {
-        let scale = V::splat(factor);
-        let mut i = 0;
-        while i < whole {
-            let at = y.as_mut_ptr().add(i);
-            V::load(x.as_ptr().add(i))
-                .mul_add(scale, V::load(at))
-                .store(at);
-            i += V::LANES;
-        }
-    }
-    for (y, x) in y[whole..].iter_mut().zip(&x[whole..]) {
-        *y += factor * x;
-    }
 }

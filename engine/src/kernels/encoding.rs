@@ -189,7 +189,7 @@ pub(crate) mod tests {
     /// Aligned memory for encoded rows.
     #[derive(Clone, Copy)]
     #[repr(align(64))]
-    pub(crate) struct Line([u8; ALIGNMENT]);
+    pub(crate) struct Line(pub(crate) [u8; ALIGNMENT]);
 
     /// Encoded rows that own their memory.
     pub(crate) struct Owned {

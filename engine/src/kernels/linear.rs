@@ -41,6 +41,7 @@ impl Output {
 
 impl Output {
     /// The window from row `row` on.
+    #[cfg(target_arch = "aarch64")]
     pub(super) fn from_row(self, row: usize) -> Self {
         Self {
             start: self.start.wrapping_add(row * self.stride),

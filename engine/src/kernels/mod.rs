@@ -13,8 +13,10 @@ pub(crate) mod encoding;
 pub(crate) mod f16;
 mod float;
 mod int8;
+pub(crate) mod kv_cache;
 pub(crate) mod linear;
 mod vector;
 
 pub use backend::Backend;
 pub use encoding::Precision;
+pub use kv_cache::KvFormat;

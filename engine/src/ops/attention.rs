@@ -4,7 +4,7 @@
 //! in place, truncated without a copy. One graph serves prefill in chunks and
 //! decode, since any number of tokens may be appended to a cache of any length.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
@@ -13,7 +13,9 @@ use tract_onnx::tract_core::internal::*;
 use super::attributes::{COS, Place, SIN};
 use super::parse::{Parsed, check_attributes, parsed};
 use super::runtime::{Link, Runtime};
-use crate::kernels::attention::{attend, rotate};
+use super::window::Window;
+use crate::kernels::attention::{SPAN, Seen, attend_span, finish, merge, partial_len, rotate};
+use crate::kernels::kv_cache::KvCache;
 
 /// Most heads, and most pairs in a head: far above any Llama, and no product of
 /// them with a context overflows.
@@ -29,6 +31,8 @@ pub(crate) struct Attention {
     /// `[positions, head_dim / 2]`, RoPE scaling included.
     cos: Place,
     sin: Place,
+    /// Q, K and V are one input: `[1, S, (heads + 2 kv_heads) * head_dim]`.
+    packed: bool,
     runtime: Link,
 }
 
@@ -60,6 +64,7 @@ pub(super) fn parse(_: &ParsingContext<'_>, node: &NodeProto) -> Parsed {
         head_dim: 2 * half,
         cos: Place::required(node, COS)?,
         sin: Place::required(node, SIN)?,
+        packed: false,
         runtime: Link::default(),
     };
     parsed(op, |_, s, inputs, outputs| {
@@ -108,22 +113,34 @@ impl EvalOp for Attention {
 
     fn state(&self, _: &EvalContext) -> TractResult<Option<Box<dyn OpState>>> {
         let runtime = self.runtime.get()?;
-        let size = runtime.context_length * self.kv_heads * self.head_dim;
+        let (heads, context) = (self.kv_heads, runtime.context_length);
+        // What decode needs at most, so that it never grows; zeroed pages come from
+        // the kernel when they are first touched.
+        let queries = SPLIT_POSITIONS * self.heads;
         Ok(Some(Box::new(AttentionState {
-            // Zeroed pages come from the kernel when they are first touched: a
-            // short conversation does not pay for the whole context.
-            keys: vec![0.0; size],
-            values: vec![0.0; size],
-            len: 0,
+            cache: KvCache::new(runtime.kv_format, heads, self.head_dim, context),
+            queries: vec![0.0; queries * self.head_dim],
+            partials: vec![0.0; queries * context.div_ceil(SPAN) * partial_len(self.head_dim)],
         })))
     }
 }
 
 impl TypedOp for Attention {
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        ensure!(inputs.len() == 3, "{} inputs, not Q, K and V", inputs.len());
-        let widths = [self.heads, self.kv_heads, self.kv_heads].map(|h| h * self.head_dim);
-        for (fact, width) in inputs.iter().zip(widths) {
+        let heads = [self.heads, self.kv_heads, self.kv_heads];
+        let widths: TVec<usize> = if self.packed {
+            tvec![heads.iter().sum()]
+        } else {
+            heads.into_iter().collect()
+        };
+        ensure!(
+            inputs.len() == widths.len(),
+            "{} inputs, not {}",
+            inputs.len(),
+            widths.len()
+        );
+        for (fact, heads) in inputs.iter().zip(widths) {
+            let width = heads * self.head_dim;
             ensure!(
                 fact.datum_type == f32::datum_type()
                     && fact.rank() == 3
@@ -133,122 +150,223 @@ impl TypedOp for Attention {
                 "input {fact:?} where f32 [1, S, {width}] is due"
             );
         }
-        Ok(tvec![f32::fact(inputs[0].shape.clone())])
+        let mut shape = inputs[0].shape.clone();
+        shape.set(2, (self.heads * self.head_dim).to_dim());
+        Ok(tvec![f32::fact(shape)])
     }
 
     as_op!();
 }
 
-/// The heads of queries that a part computes: `query * heads + head`, and where
-/// the result goes.
-type Hand<'a> = Mutex<Vec<(usize, &'a mut [f32])>>;
+/// Steps of up to so many positions cut the cache into spans for the threads;
+/// steps of more cut the positions.
+const SPLIT_POSITIONS: usize = 2;
+/// Positions of a part of a longer step.
+const TILE_POSITIONS: usize = 8;
+/// Products below which a step is not worth handing to other threads.
+const LEAST_PRODUCTS: usize = 100_000;
 
-/// The KV cache of one layer of one session.
+/// The KV cache of one layer of one session, and scratch.
 #[derive(Clone)]
 pub(crate) struct AttentionState {
-    /// `[kv_heads, context_length, head_dim]`, rotated.
-    keys: Vec<f32>,
-    /// `[kv_heads, context_length, head_dim]`.
-    values: Vec<f32>,
-    /// Positions filled.
-    len: usize,
+    cache: KvCache,
+    /// Rotated and scaled, `[kv_heads, positions, heads / kv_heads, head_dim]`.
+    queries: Vec<f32>,
+    /// Of the queries, for each span or for two spans.
+    partials: Vec<f32>,
 }
 
 impl std::fmt::Debug for AttentionState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "AttentionState({} positions)", self.len)
+        write!(f, "AttentionState({} positions)", self.cache.len())
+    }
+}
+
+/// Rows of heads inside a tensor.
+#[derive(Clone, Copy)]
+struct Heads<'a> {
+    values: &'a [f32],
+    /// Values in a row of the tensor.
+    stride: usize,
+    /// The first head's place in a row.
+    first: usize,
+    head_dim: usize,
+}
+
+impl<'a> Heads<'a> {
+    fn get(&self, row: usize, head: usize) -> &'a [f32] {
+        let at = row * self.stride + self.first + head * self.head_dim;
+        &self.values[at..at + self.head_dim]
+    }
+}
+
+/// What a step works on.
+struct Step<'a> {
+    op: &'a Attention,
+    runtime: &'a Runtime,
+    cos: &'a [f32],
+    sin: &'a [f32],
+    /// Positions in the cache before it.
+    before: usize,
+    /// Its own.
+    positions: usize,
+    q: Heads<'a>,
+}
+
+impl Step<'_> {
+    fn rotate(&self, x: &mut [f32], row: usize) {
+        let half = self.op.head_dim / 2;
+        let angle = (self.before + row) * half..(self.before + row + 1) * half;
+        rotate(x, &self.cos[angle.clone()], &self.sin[angle]);
+    }
+
+    /// Heads that share a KV head.
+    fn group(&self) -> usize {
+        self.op.heads / self.op.kv_heads
+    }
+
+    /// Writes the queries of some positions of a KV head's group, rotated and
+    /// scaled.
+    fn queries(&self, kv_head: usize, rows: std::ops::Range<usize>, to: &mut [f32]) {
+        let scale = 1.0 / (self.op.head_dim as f32).sqrt();
+        let mut to = to.chunks_exact_mut(self.op.head_dim);
+        for row in rows {
+            for i in 0..self.group() {
+                let Some(to) = to.next() else { return };
+                let q = self.q.get(row, kv_head * self.group() + i);
+                for (to, q) in to.iter_mut().zip(q) {
+                    *to = q * scale;
+                }
+                self.rotate(to, row);
+            }
+        }
+    }
+
+    /// A few positions: every part is a KV head's span of the cache.
+    fn by_spans(&self, state: &mut AttentionState, out: &mut [f32]) {
+        let (op, n) = (self.op, self.op.head_dim);
+        let seen = Seen {
+            first: self.before + 1,
+            group: self.group(),
+        };
+        let of_head = self.positions * self.group();
+        let spans = (self.before + self.positions).div_ceil(SPAN);
+        let partial = of_head * partial_len(n);
+        let queries = &mut state.queries[..op.kv_heads * of_head * n];
+        for (head, queries) in queries.chunks_exact_mut(of_head * n).enumerate() {
+            self.queries(head, 0..self.positions, queries);
+        }
+        let queries = &*queries;
+        let partials = &mut state.partials[..op.kv_heads * spans * partial];
+        let window = Window::new(partials);
+        let cache = &state.cache;
+        let work = |part: usize| {
+            let (head, span) = (part / spans, part % spans);
+            // SAFETY: parts have partial results of their own.
+            let partials = unsafe { window.part(part * partial..(part + 1) * partial) };
+            let q = &queries[head * of_head * n..][..of_head * n];
+            let view = cache.view(head);
+            attend_span(self.runtime.backend, &view, span, q, seen, partials);
+        };
+        let parts = op.kv_heads * spans;
+        let products = (self.before + self.positions) * op.heads * n;
+        if products < LEAST_PRODUCTS {
+            (0..parts).for_each(work);
+        } else {
+            self.runtime.team.run(parts, &work);
+        }
+        for (head, partials) in partials.chunks_exact_mut(spans * partial).enumerate() {
+            let (total, rest) = partials.split_at_mut(partial);
+            for partial in rest.chunks_exact(partial) {
+                merge(n, total, partial);
+            }
+            self.write(head, 0, total, &Window::new(out));
+        }
+    }
+
+    /// Many positions: every part is some of them for a KV head's group.
+    fn by_positions(&self, state: &mut AttentionState, out: &mut [f32]) {
+        let (op, n) = (self.op, self.op.head_dim);
+        let of_tile = TILE_POSITIONS * self.group();
+        let tiles = self.positions.div_ceil(TILE_POSITIONS);
+        let parts = op.kv_heads * tiles;
+        let partial = of_tile * partial_len(n);
+        // Grown by long steps only: decode finds what it needs.
+        let queries_len = parts * of_tile * n;
+        state
+            .queries
+            .resize(state.queries.len().max(queries_len), 0.0);
+        let partials_len = parts * 2 * partial;
+        state
+            .partials
+            .resize(state.partials.len().max(partials_len), 0.0);
+        let queries = Window::new(&mut state.queries);
+        let partials = Window::new(&mut state.partials);
+        let (out, cache) = (Window::new(out), &state.cache);
+        self.runtime.team.run(parts, &|part| {
+            // The last tiles see the most: they come first.
+            let (head, tile) = (part % op.kv_heads, tiles - 1 - part / op.kv_heads);
+            let first = tile * TILE_POSITIONS;
+            let rows = first..(first + TILE_POSITIONS).min(self.positions);
+            let count = rows.len() * self.group();
+            // SAFETY: parts have queries and partial results of their own.
+            let (q, total, more) = unsafe {
+                (
+                    queries.part(part * of_tile * n..part * of_tile * n + count * n),
+                    partials.part(2 * part * partial..(2 * part + 1) * partial),
+                    partials.part((2 * part + 1) * partial..(2 * part + 2) * partial),
+                )
+            };
+            self.queries(head, rows.clone(), q);
+            let (view, len) = (cache.view(head), count * partial_len(n));
+            let (total, more) = (&mut total[..len], &mut more[..len]);
+            let seen = Seen {
+                first: self.before + first + 1,
+                group: self.group(),
+            };
+            let backend = self.runtime.backend;
+            attend_span(backend, &view, 0, q, seen, total);
+            for span in 1..(self.before + rows.end).div_ceil(SPAN) {
+                attend_span(backend, &view, span, q, seen, more);
+                merge(n, total, more);
+            }
+            self.write(head, first, total, &out);
+        });
+    }
+
+    /// Writes a KV head's group's attention from position `first` on.
+    fn write(&self, kv_head: usize, first: usize, totals: &[f32], out: &Window<'_, f32>) {
+        let (op, group) = (self.op, self.group());
+        for (i, total) in totals.chunks_exact(partial_len(op.head_dim)).enumerate() {
+            let row = first + i / group;
+            let at = (row * op.heads + kv_head * group + i % group) * op.head_dim;
+            // SAFETY: each head of each row is written by one part.
+            finish(total, unsafe { out.part(at..at + op.head_dim) });
+        }
     }
 }
 
 impl AttentionState {
     /// Forgets all positions from `len` on.
     pub(crate) fn truncate(&mut self, len: usize) {
-        self.len = self.len.min(len);
+        self.cache.truncate(len);
     }
 
-    fn append(
-        &mut self,
-        op: &Attention,
-        runtime: &Runtime,
-        k: &[f32],
-        v: &[f32],
-    ) -> TractResult<()> {
-        let (half, context) = (op.head_dim / 2, runtime.context_length);
-        let (cos, sin) = (
-            op.cos.f32s(&runtime.mapping)?,
-            op.sin.f32s(&runtime.mapping)?,
-        );
-        let width = op.kv_heads * op.head_dim;
-        for (s, (k, v)) in k.chunks_exact(width).zip(v.chunks_exact(width)).enumerate() {
-            let position = self.len + s;
-            let angle = position * half..(position + 1) * half;
-            let heads = k.chunks_exact(op.head_dim).zip(v.chunks_exact(op.head_dim));
-            for (head, (k, v)) in heads.enumerate() {
-                let at = (head * context + position) * op.head_dim;
-                let key = &mut self.keys[at..at + op.head_dim];
-                key.copy_from_slice(k);
-                rotate(key, &cos[angle.clone()], &sin[angle.clone()]);
-                self.values[at..at + op.head_dim].copy_from_slice(v);
+    /// Rotates the keys and puts them and the values into the cache.
+    fn append(&mut self, step: &Step<'_>, k: Heads<'_>, v: Heads<'_>) {
+        // Scratch: the queries are not there yet.
+        let mut key = std::mem::take(&mut self.queries);
+        for row in 0..step.positions {
+            for head in 0..step.op.kv_heads {
+                let key = &mut key[..step.op.head_dim];
+                key.copy_from_slice(k.get(row, head));
+                step.rotate(key, row);
+                self.cache
+                    .write(head, step.before + row, key, v.get(row, head));
             }
         }
-        self.len += k.len() / width;
-        Ok(())
-    }
-
-    /// Attention of queries that stand at the end of the cache.
-    fn attend(
-        &self,
-        op: &Attention,
-        runtime: &Runtime,
-        q: &[f32],
-        out: &mut [f32],
-    ) -> TractResult<()> {
-        let (half, context) = (op.head_dim / 2, runtime.context_length);
-        let (cos, sin) = (
-            op.cos.f32s(&runtime.mapping)?,
-            op.sin.f32s(&runtime.mapping)?,
-        );
-        let queries = q.len() / (op.heads * op.head_dim);
-        let first = self.len - queries;
-        let scale = 1.0 / (op.head_dim as f32).sqrt();
-        let team = &runtime.team;
-        // Later queries see more positions: dealing them round gives every part
-        // the same work.
-        let parts = team.parts(queries * op.heads);
-        let deal: Vec<Hand<'_>> = (0..parts).map(|_| Default::default()).collect();
-        for (i, out) in out.chunks_exact_mut(op.head_dim).enumerate() {
-            // A poisoned lock is impossible: nothing panics while it is held.
-            if let Ok(mut hand) = deal[i % parts].lock() {
-                hand.push((i, out));
-            }
-        }
-        team.run(parts, &|part| {
-            let Ok(mut hand) = deal[part].lock() else {
-                return;
-            };
-            let mut scores = vec![0.0; self.len];
-            let mut query = vec![0.0; op.head_dim];
-            for (i, out) in hand.iter_mut() {
-                let (s, head) = (*i / op.heads, *i % op.heads);
-                let position = first + s;
-                let angle = position * half..(position + 1) * half;
-                query.copy_from_slice(&q[*i * op.head_dim..][..op.head_dim]);
-                rotate(&mut query, &cos[angle.clone()], &sin[angle]);
-                let kv_head = head * op.kv_heads / op.heads;
-                let start = kv_head * context * op.head_dim;
-                let cache = start..start + (position + 1) * op.head_dim;
-                attend(
-                    runtime.backend,
-                    &query,
-                    &self.keys[cache.clone()],
-                    &self.values[cache],
-                    scale,
-                    &mut scores[..=position],
-                    out,
-                );
-            }
-        });
-        Ok(())
+        self.queries = key;
+        self.cache.grow(step.positions);
     }
 }
 
@@ -263,26 +381,61 @@ impl OpState for AttentionState {
             .downcast_ref::<Attention>()
             .context("state of another operator")?;
         let runtime = op.runtime.get()?;
-        let (q, k, v) = args_3!(inputs);
-        let new = q.shape().get(1).copied().unwrap_or(0);
+        let first = inputs.first().context("no input")?;
+        let (positions, before) = (first.shape().get(1).copied().unwrap_or(0), self.cache.len());
         ensure!(
-            self.len + new <= runtime.context_length,
+            before + positions <= runtime.context_length,
             "{} positions do not fit a KV cache of {}",
-            self.len + new,
+            before + positions,
             runtime.context_length
         );
-        let (k, v) = (k.try_as_plain_ram()?, v.try_as_plain_ram()?);
-        self.append(op, runtime, k.as_slice::<f32>()?, v.as_slice::<f32>()?)?;
-        let mut out = Tensor::zero::<f32>(q.shape())?;
+        let (n, head_dim) = (op.heads, op.head_dim);
+        let heads = |input: usize, first: usize, heads: usize| -> TractResult<Heads<'_>> {
+            let tensor = inputs.get(input).context("an input is missing")?;
+            let stride = tensor.shape().last().copied().unwrap_or(0);
+            ensure!(
+                stride >= (first + heads) * head_dim,
+                "{tensor:?} is too narrow"
+            );
+            Ok(Heads {
+                values: tensor.try_as_plain_ram()?.as_slice::<f32>()?,
+                stride,
+                first: first * head_dim,
+                head_dim,
+            })
+        };
+        let (q, k, v) = if op.packed {
+            (
+                heads(0, 0, n)?,
+                heads(0, n, op.kv_heads)?,
+                heads(0, n + op.kv_heads, op.kv_heads)?,
+            )
+        } else {
+            (
+                heads(0, 0, n)?,
+                heads(1, 0, op.kv_heads)?,
+                heads(2, 0, op.kv_heads)?,
+            )
+        };
+        let step = Step {
+            op,
+            runtime,
+            cos: op.cos.f32s(&runtime.mapping)?,
+            sin: op.sin.f32s(&runtime.mapping)?,
+            before,
+            positions,
+            q,
+        };
+        self.append(&step, k, v);
+        let mut out = Tensor::zero::<f32>(&[1, positions, n * head_dim])?;
         {
             let mut plain = out.try_as_plain_ram_mut()?;
-            let q = q.try_as_plain_ram()?;
-            self.attend(
-                op,
-                runtime,
-                q.as_slice::<f32>()?,
-                plain.as_slice_mut::<f32>()?,
-            )?;
+            let out = plain.as_slice_mut::<f32>()?;
+            if positions <= SPLIT_POSITIONS {
+                step.by_spans(self, out);
+            } else {
+                step.by_positions(self, out);
+            }
         }
         Ok(tvec![out.into_tvalue()])
     }

@@ -6,6 +6,7 @@
 //! the nodes (places in the data file), and [`bind`] gives every operator the
 //! mapped file and the threads before the model runs.
 
+#[allow(unsafe_code)]
 mod attention;
 mod attributes;
 mod embedding;
@@ -14,6 +15,8 @@ mod last;
 mod linear;
 mod parse;
 mod runtime;
+#[allow(unsafe_code)]
+mod window;
 
 use tract_onnx::Onnx;
 use tract_onnx::prelude::*;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tract_onnx::tract_core::internal::*;
 
 use crate::folder::Mapping;
-use crate::kernels::{Backend, Precision};
+use crate::kernels::{Backend, KvFormat, Precision};
 use crate::threads::Team;
 
 /// The mapped weights, the threads and the kernels of one loaded model.
@@ -15,6 +15,8 @@ pub(crate) struct Runtime {
     pub(crate) backend: Backend,
     /// What activations are computed with.
     pub(crate) precision: Precision,
+    /// What keys and values are kept in.
+    pub(crate) kv_format: KvFormat,
     /// Positions that a KV cache holds.
     pub(crate) context_length: usize,
 }

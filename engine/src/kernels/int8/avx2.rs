@@ -224,6 +224,12 @@ unsafe impl<const BITS: usize> Group for Avx2<BITS> {
     }
 
     #[inline(always)]
+    unsafe fn prefetch(from: *const u8) {
+        // SAFETY: a hint, which faults nowhere.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) };
+    }
+
+    #[inline(always)]
     unsafe fn halves(lanes: Self::Lanes) -> (Self::Lanes, Self::Lanes) {
         // SAFETY: avx2 by the contract.
         unsafe {

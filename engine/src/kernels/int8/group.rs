@@ -84,6 +84,11 @@ pub(crate) unsafe trait Group: Copy {
         }
     }
 
+    /// Asks for the quants or scales that products reach a while later; the place
+    /// may be outside.
+    #[inline(always)]
+    unsafe fn prefetch(_from: *const u8) {}
+
     /// Gives `pointer` back, and keeps the compiler from moving what is read
     /// there before `lanes` are computed: it would run out of registers.
     #[inline(always)]

@@ -6,6 +6,7 @@ use std::arch::asm;
 
 use super::encode::RECORD;
 use super::group::{Group, spread_nibbles};
+use crate::kernels::vector::neon::widen_halves;
 
 /// Groups of 4 or of 8 bits by `smull` and `smlal`, for every aarch64: Cortex-A53,
 /// A57, A72, Carmel.
@@ -38,26 +39,6 @@ unsafe fn sdot(mut sum: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
         );
     }
     sum
-}
-
-/// f16 to f32. (The type of a vector of f16 is not stable yet, hence the
-/// instruction by name.)
-///
-/// # Safety
-/// NEON.
-#[inline(always)]
-pub(super) unsafe fn widen(bits: uint16x4_t) -> float32x4_t {
-    let lanes: float32x4_t;
-    // SAFETY: NEON by the contract; only the named registers are touched.
-    unsafe {
-        asm!(
-            "fcvtl {lanes:v}.4s, {bits:v}.4h",
-            lanes = lateout(vreg) lanes,
-            bits = in(vreg) bits,
-            options(pure, nomem, nostack, preserves_flags),
-        );
-    }
-    lanes
 }
 
 /// The low and the high nibbles.
@@ -137,7 +118,7 @@ macro_rules! common {
         #[inline(always)]
         unsafe fn f16s(from: *const u16) -> Self::Lanes {
             // SAFETY: four readable values by the contract.
-            unsafe { widen(vld1_u16(from)) }
+            unsafe { widen_halves(vld1_u16(from)) }
         }
 
         #[inline(always)]

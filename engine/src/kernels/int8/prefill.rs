@@ -16,9 +16,9 @@ use std::ops::Range;
 
 use super::Job;
 use super::encode::{TILE, TILE_BLOCK};
-use super::neon::widen;
 use super::tile::{PACKED, SYMMETRIC};
 use crate::kernels::blocks::{BLOCK, Bits, Floats};
+use crate::kernels::vector::neon::widen_halves;
 
 /// Rows of W in a tile.
 const ROWS: usize = 4;
@@ -127,7 +127,7 @@ unsafe fn read_params<const F: u8>(job: &Job<'_>, rows: [usize; ROWS], params: &
                     vzip2_u16(even_next, odd_next),
                 ];
                 for (i, bits) in bits.into_iter().enumerate() {
-                    vst1q_f32(params[at + i].scales.as_mut_ptr(), widen(bits));
+                    vst1q_f32(params[at + i].scales.as_mut_ptr(), widen_halves(bits));
                 }
             }
             block += 4;

@@ -32,6 +32,10 @@ macro_rules! unrolled {
     };
 }
 
+/// How far ahead of a product its weights are asked for: units follow each other
+/// in the file, so this is also where the next ones are.
+const AHEAD: usize = 32768;
+
 /// The forms of weights: f16 scales and the middle of the range as zero point,
 pub(super) const SYMMETRIC: u8 = 0;
 /// f16 scales and integer zero points,
@@ -319,30 +323,33 @@ pub(super) unsafe fn tile<
         for _ in 0..groups {
             group::<G, BITS, F, R, T>(steps, units, &mut x, &mut totals);
         }
-        let pairs = |r: usize, t: usize, s: usize, u: usize| {
-            let (r, t, s, u) = (r % R, t % T, s % R, u % T);
-            let one = [first[r][t], middle[r][t], totals[r][t]];
-            G::pair_sums([one, [first[s][u], middle[s][u], totals[s][u]]])
-        };
+        // A macro, as a closure would lack the target features.
+        macro_rules! pairs {
+            ($r:expr, $t:expr, $s:expr, $u:expr) => {{
+                let (r, t, s, u) = ($r % R, $t % T, $s % R, $u % T);
+                let one = [first[r][t], middle[r][t], totals[r][t]];
+                G::pair_sums([one, [first[s][u], middle[s][u], totals[s][u]]])
+            }};
+        }
         if T > 1 {
             unrolled!(r below R {
                 let place = |t: usize| move |i: usize| (2 * r + i % 2, t + i / 2);
-                sink.set::<CHECK>(pairs(r, 0, r, 1), place(0));
-                sink.set::<CHECK>(pairs(r, 2, r, 3), place(2));
+                sink.set::<CHECK>(pairs!(r, 0, r, 1), place(0));
+                sink.set::<CHECK>(pairs!(r, 2, r, 3), place(2));
                 if T == 8 {
-                    sink.set::<CHECK>(pairs(r, 4, r, 5), place(4));
-                    sink.set::<CHECK>(pairs(r, 6, r, 7), place(6));
+                    sink.set::<CHECK>(pairs!(r, 4, r, 5), place(4));
+                    sink.set::<CHECK>(pairs!(r, 6, r, 7), place(6));
                 }
             });
         } else if R > 1 {
-            sink.y.set4(sink.row, sink.first, pairs(0, 0, 1, 0));
-            sink.y.set4(sink.row, sink.first + 4, pairs(2, 0, 3, 0));
+            sink.y.set4(sink.row, sink.first, pairs!(0, 0, 1, 0));
+            sink.y.set4(sink.row, sink.first + 4, pairs!(2, 0, 3, 0));
             if R == 8 {
-                sink.y.set4(sink.row, sink.first + 8, pairs(4, 0, 5, 0));
-                sink.y.set4(sink.row, sink.first + 12, pairs(6, 0, 7, 0));
+                sink.y.set4(sink.row, sink.first + 8, pairs!(4, 0, 5, 0));
+                sink.y.set4(sink.row, sink.first + 12, pairs!(6, 0, 7, 0));
             }
         } else {
-            sink.set::<CHECK>(pairs(0, 0, 0, 0), |i| (i % 2, 0));
+            sink.set::<CHECK>(pairs!(0, 0, 0, 0), |i| (i % 2, 0));
         }
     }
 }
@@ -368,6 +375,8 @@ unsafe fn group<G: Group, const BITS: usize, const F: u8, const R: usize, const 
             x[0] = x[0].add(G::RECORD);
             unrolled!(r below R {
                 let w = G::weights(units[r].quants);
+                G::prefetch(units[r].quants.wrapping_add(AHEAD));
+                G::prefetch(units[r].scales.wrapping_add(AHEAD / 8));
                 units[r].quants = units[r].quants.add(bytes);
                 let of_w = params::<G, BITS, F>(&mut units[r], steps);
                 let total = accumulate::<G, BITS, F>(totals[r][0], w, of_w, values, of_x);

@@ -1,0 +1,331 @@
+//! The KV cache of one layer.
+//!
+//! Keys lie in tiles of 16 positions, `[tile][head_dim][16]`, so that a vector
+//! holds an element of several positions and no product has to be summed across
+//! lanes; values lie `[position][head_dim]`, each head by itself.
+
+#[cfg(test)]
+use super::f16::finite_f16;
+use super::vector::Vector;
+
+/// Positions in a tile of keys: a multiple of every vector's lanes.
+pub(crate) const TILE: usize = 16;
+
+/// What keys and values are kept in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum KvFormat {
+    /// f32: the reference.
+    F32,
+    /// f16: half the memory and the time to read it, without visible loss.
+    #[default]
+    F16,
+    /// int8 with a scale for each head and position: a quarter.
+    Int8,
+}
+
+/// An element of a cache.
+pub(crate) trait Element: Copy + Default {
+    /// Stands for a number only with the scale of its position.
+    const SCALED: bool;
+
+    /// Reads a vector of elements.
+    ///
+    /// # Safety
+    /// The vector's target features; so many elements are there.
+    unsafe fn load<V: Vector>(from: *const Self) -> V;
+    /// From a number, scaled already.
+    fn from_f32(value: f32) -> Self;
+    /// To a number, not scaled yet.
+    #[cfg(test)]
+    fn to_f32(self) -> f32;
+}
+
+impl Element for f32 {
+    const SCALED: bool = false;
+    #[inline(always)]
+    unsafe fn load<V: Vector>(from: *const Self) -> V {
+        // SAFETY: by the contract.
+        unsafe { V::load(from) }
+    }
+    fn from_f32(value: f32) -> Self {
+        value
+    }
+    #[cfg(test)]
+    fn to_f32(self) -> f32 {
+        self
+    }
+}
+
+impl Element for u16 {
+    const SCALED: bool = false;
+    #[inline(always)]
+    unsafe fn load<V: Vector>(from: *const Self) -> V {
+        // SAFETY: by the contract.
+        unsafe { V::halves(from) }
+    }
+    fn from_f32(value: f32) -> Self {
+        // Keys and values beyond f16 do not occur in a Llama that works; kept
+        // finite, they spoil less.
+        half::f16::from_f32(value.clamp(-65504.0, 65504.0)).to_bits()
+    }
+    #[cfg(test)]
+    fn to_f32(self) -> f32 {
+        finite_f16(self)
+    }
+}
+
+impl Element for i8 {
+    const SCALED: bool = true;
+    #[inline(always)]
+    unsafe fn load<V: Vector>(from: *const Self) -> V {
+        // SAFETY: by the contract.
+        unsafe { V::signed(from) }
+    }
+    fn from_f32(value: f32) -> Self {
+        value.round_ties_even() as i8
+    }
+    #[cfg(test)]
+    fn to_f32(self) -> f32 {
+        f32::from(self)
+    }
+}
+
+/// The cache of one head of one layer.
+pub(crate) struct HeadView<'a, E> {
+    /// `[tiles, head_dim, 16]`, rotated.
+    pub(crate) keys: &'a [E],
+    /// `[positions, head_dim]`.
+    pub(crate) values: &'a [E],
+    /// One a position, where elements are scaled.
+    pub(crate) key_scales: &'a [f32],
+    /// One a position, where elements are scaled.
+    pub(crate) value_scales: &'a [f32],
+    pub(crate) head_dim: usize,
+}
+
+impl<E> HeadView<'_, E> {
+    /// Positions there is room for.
+    pub(crate) fn positions(&self) -> usize {
+        self.values.len() / self.head_dim
+    }
+}
+
+/// The cache of one head, in any format.
+pub(crate) enum View<'a> {
+    F32(HeadView<'a, f32>),
+    F16(HeadView<'a, u16>),
+    Int8(HeadView<'a, i8>),
+}
+
+/// Keys and values of all heads, one behind the other.
+#[derive(Clone)]
+struct Store<E> {
+    keys: Vec<E>,
+    values: Vec<E>,
+    key_scales: Vec<f32>,
+    value_scales: Vec<f32>,
+}
+
+impl<E: Element> Store<E> {
+    fn new(heads: usize, head_dim: usize, positions: usize) -> Self {
+        // Zeroed pages come from the kernel when they are first touched: a short
+        // conversation does not pay for the whole context.
+        let scales = if E::SCALED { heads * positions } else { 0 };
+        Self {
+            keys: vec![E::default(); heads * positions * head_dim],
+            values: vec![E::default(); heads * positions * head_dim],
+            key_scales: vec![0.0; scales],
+            value_scales: vec![0.0; scales],
+        }
+    }
+
+    fn view(&self, head: usize, head_dim: usize, positions: usize) -> HeadView<'_, E> {
+        let size = positions * head_dim;
+        let scales = |v| -> &[f32] {
+            let v: &Vec<f32> = v;
+            if E::SCALED {
+                &v[head * positions..][..positions]
+            } else {
+                &[]
+            }
+        };
+        HeadView {
+            keys: &self.keys[head * size..][..size],
+            values: &self.values[head * size..][..size],
+            key_scales: scales(&self.key_scales),
+            value_scales: scales(&self.value_scales),
+            head_dim,
+        }
+    }
+
+    fn write(&mut self, head: usize, position: usize, positions: usize, k: &[f32], v: &[f32]) {
+        let head_dim = k.len();
+        let (mut k_inverse, mut v_inverse) = (1.0, 1.0);
+        if E::SCALED {
+            let at = head * positions + position;
+            (self.key_scales[at], k_inverse) = scale(k);
+            (self.value_scales[at], v_inverse) = scale(v);
+        }
+        let start = head * positions * head_dim;
+        let tile = start + position / TILE * TILE * head_dim + position % TILE;
+        let keys = self.keys[tile..].iter_mut().step_by(TILE);
+        for (to, k) in keys.zip(k) {
+            *to = E::from_f32(k * k_inverse);
+        }
+        let values = &mut self.values[start + position * head_dim..][..head_dim];
+        for (to, v) in values.iter_mut().zip(v) {
+            *to = E::from_f32(v * v_inverse);
+        }
+    }
+}
+
+/// The scale of a vector in int8, and its inverse.
+fn scale(x: &[f32]) -> (f32, f32) {
+    let largest = x.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+    (largest / 127.0, inverse)
+}
+
+#[derive(Clone)]
+enum Stores {
+    F32(Store<f32>),
+    F16(Store<u16>),
+    Int8(Store<i8>),
+}
+
+/// The keys and values of one layer of one conversation.
+#[derive(Clone)]
+pub(crate) struct KvCache {
+    stores: Stores,
+    head_dim: usize,
+    /// Positions there is room for, whole tiles.
+    positions: usize,
+    len: usize,
+}
+
+impl KvCache {
+    /// An empty cache for `context` positions.
+    pub(crate) fn new(format: KvFormat, heads: usize, head_dim: usize, context: usize) -> Self {
+        let positions = context.next_multiple_of(TILE);
+        Self {
+            stores: match format {
+                KvFormat::F32 => Stores::F32(Store::new(heads, head_dim, positions)),
+                KvFormat::F16 => Stores::F16(Store::new(heads, head_dim, positions)),
+                KvFormat::Int8 => Stores::Int8(Store::new(heads, head_dim, positions)),
+            },
+            head_dim,
+            positions,
+            len: 0,
+        }
+    }
+
+    /// Positions filled.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Forgets all positions from `len` on.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    /// Says that `count` more positions were written.
+    pub(crate) fn grow(&mut self, count: usize) {
+        self.len += count;
+    }
+
+    /// Writes a head's key (rotated) and value at a position.
+    pub(crate) fn write(&mut self, head: usize, position: usize, k: &[f32], v: &[f32]) {
+        let positions = self.positions;
+        match &mut self.stores {
+            Stores::F32(store) => store.write(head, position, positions, k, v),
+            Stores::F16(store) => store.write(head, position, positions, k, v),
+            Stores::Int8(store) => store.write(head, position, positions, k, v),
+        }
+    }
+
+    /// The cache of a head.
+    pub(crate) fn view(&self, head: usize) -> View<'_> {
+        let (n, positions) = (self.head_dim, self.positions);
+        match &self.stores {
+            Stores::F32(store) => View::F32(store.view(head, n, positions)),
+            Stores::F16(store) => View::F16(store.view(head, n, positions)),
+            Stores::Int8(store) => View::Int8(store.view(head, n, positions)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl KvCache {
+        /// What a head's keys and values stand for, `[len, head_dim]` both.
+        pub(crate) fn read(&self, head: usize) -> (Vec<f32>, Vec<f32>) {
+            fn read<E: Element>(view: &HeadView<'_, E>, len: usize) -> (Vec<f32>, Vec<f32>) {
+                let n = view.head_dim;
+                let scale = |scales: &[f32], p: usize| if E::SCALED { scales[p] } else { 1.0 };
+                let each = |f: &dyn Fn(usize, usize) -> f32| {
+                    (0..len)
+                        .flat_map(|p| (0..n).map(move |d| (p, d)))
+                        .map(|(p, d)| f(p, d))
+                        .collect()
+                };
+                (
+                    each(&|p, d| {
+                        let at = p / TILE * TILE * n + d * TILE + p % TILE;
+                        view.keys[at].to_f32() * scale(view.key_scales, p)
+                    }),
+                    each(&|p, d| view.values[p * n + d].to_f32() * scale(view.value_scales, p)),
+                )
+            }
+            match self.view(head) {
+                View::F32(view) => read(&view, self.len),
+                View::F16(view) => read(&view, self.len),
+                View::Int8(view) => read(&view, self.len),
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_within_the_format() {
+        let bounds = [
+            (KvFormat::F32, 0.0),
+            (KvFormat::F16, 5e-4),
+            (KvFormat::Int8, 4.1e-3),
+        ];
+        for (format, bound) in bounds {
+            let mut cache = KvCache::new(format, 2, 6, 20);
+            let x = |p: usize, h: usize, d: usize| ((p * 7 + h * 3 + d) as f32).sin();
+            for p in 0..20 {
+                for h in 0..2 {
+                    let k: Vec<f32> = (0..6).map(|d| x(p, h, d)).collect();
+                    let v: Vec<f32> = k.iter().map(|k| -k).collect();
+                    cache.write(h, p, &k, &v);
+                }
+                cache.grow(1);
+            }
+            for h in 0..2 {
+                let (keys, values) = cache.read(h);
+                for (i, (k, v)) in keys.iter().zip(&values).enumerate() {
+                    let want = x(i / 6, h, i % 6);
+                    assert!((k - want).abs() <= bound && (v + want).abs() <= bound);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_position_written_again_holds_nothing_of_before() {
+        let mut cache = KvCache::new(KvFormat::Int8, 1, 4, 4);
+        cache.write(0, 0, &[1e6; 4], &[1e6; 4]);
+        cache.grow(1);
+        cache.truncate(0);
+        assert_eq!(cache.len(), 0);
+        cache.write(0, 0, &[0.5; 4], &[-0.5; 4]);
+        cache.grow(1);
+        let (keys, values) = cache.read(0);
+        assert!(keys.iter().all(|k| (k - 0.5).abs() < 1e-6));
+        assert!(values.iter().all(|v| (v + 0.5).abs() < 1e-6));
+    }
+}
