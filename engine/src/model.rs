@@ -11,7 +11,7 @@ use chaski_manifest::Manifest;
 use crate::folder::{DATA, Folder, Mapping};
 use crate::graph::{self, Plan};
 use crate::kernels::{Backend, KvFormat, Precision};
-use crate::ops::Runtime;
+use crate::ops::{Pool, Runtime};
 use crate::sampling::SamplingOptions;
 use crate::session::Session;
 use crate::text::{ChatInput, Codec};
@@ -112,6 +112,7 @@ impl Model {
             precision: options.precision,
             kv_format: options.kv_cache,
             context_length,
+            pool: Pool::default(),
         });
         // The tokenizer takes longer than the graph; neither needs the other.
         let (codec, plan) = std::thread::scope(|scope| {

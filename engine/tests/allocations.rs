@@ -15,10 +15,6 @@ use std::thread::ThreadId;
 use chaski_engine::{GenerateOptions, Generated, LoadOptions, Model, Piece, Session};
 use support::Folder;
 
-/// Allocations inside the plan for each decoded token of the small model, with 1
-/// and with 2 threads: tract's tensors and what our operators work with.
-const MOST_IN_PLAN: [usize; 2] = [78, 96];
-
 struct Counting;
 
 #[global_allocator]
@@ -253,22 +249,17 @@ fn sampling_and_text_allocate_nothing() {
 }
 
 #[test]
-fn the_plan_allocates_no_more_than_is_known() {
+fn the_plan_allocates_nothing() {
     let measurement = Measurement::new();
     let folder = Folder::random(1);
-    for (threads, most) in [1, 2].into_iter().zip(MOST_IN_PLAN) {
+    for threads in [1, 2] {
         let model = load(&folder, threads);
         let mut session = model.session().unwrap();
-        let (_, tokens) = generate(&measurement, &mut session, &options(|_| {}));
+        generate(&measurement, &mut session, &options(|_| {}));
         let counted = measurement.take();
-        let found: usize = counted.plan.values().sum();
-        println!(
-            "{threads} threads: {} allocations a token in the plan",
-            found as f64 / tokens as f64
-        );
         assert!(
-            found <= most * tokens,
-            "{threads} threads, {tokens} tokens: {found} allocations, {most} a token are known: {:#?}",
+            counted.plan.is_empty(),
+            "{threads} threads: {:#?}",
             counted.plan
         );
     }

@@ -7,6 +7,7 @@
 //! session runs it ([`State`]).
 
 mod external;
+mod fuse;
 mod rewrite;
 mod state;
 
@@ -59,6 +60,7 @@ fn plan(proto: &ModelProto, folder: &Path, runtime: &Arc<Runtime>) -> TractResul
     let parsed = onnx.parse(proto, Some(folder))?;
     let mut model = parsed.model.into_typed()?;
     ops::bind(&mut model, runtime)?;
+    fuse::fuse(&mut model)?;
     let model = model.into_optimized()?;
     tracing::debug!(nodes = model.nodes.len(), "graph optimised");
     model.into_runnable()

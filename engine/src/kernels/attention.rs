@@ -359,9 +359,9 @@ unsafe fn columns<V: Vector, E: Element, const R: usize, const C: usize>(
     // SAFETY: features and places by the contract; `len` is at most a block.
     unsafe {
         let mut sums = [[V::splat(0.0); C]; R];
-        for r in 0..R {
-            for c in 0..C {
-                sums[r][c] = V::load(to.add(r * stride + c * V::LANES));
+        for (r, sums) in sums.iter_mut().enumerate() {
+            for (c, sum) in sums.iter_mut().enumerate() {
+                *sum = V::load(to.add(r * stride + c * V::LANES));
             }
         }
         for p in 0..len {
@@ -378,9 +378,9 @@ unsafe fn columns<V: Vector, E: Element, const R: usize, const C: usize>(
                 c += 1;
             }
         }
-        for r in 0..R {
-            for c in 0..C {
-                sums[r][c].store(to.add(r * stride + c * V::LANES));
+        for (r, sums) in sums.iter().enumerate() {
+            for (c, sum) in sums.iter().enumerate() {
+                sum.store(to.add(r * stride + c * V::LANES));
             }
         }
     }

@@ -260,12 +260,10 @@ impl<'a> BlockMatrix<'a> {
 
     /// Dequantises a row in its natural order: `columns` values.
     pub(crate) fn dequantise_row(&self, row: usize, out: &mut [f32]) {
-        let mut scales = vec![0.0; self.blocks];
-        let mut offsets = vec![0.0; self.blocks];
-        self.scales_and_offsets(row, &mut scales, &mut offsets);
         let blocks = self.quants(row).chunks_exact(self.bits.block_bytes());
         for (b, (quants, out)) in blocks.zip(out.chunks_exact_mut(BLOCK)).enumerate() {
-            let value = |quant: u8| f32::from(quant) * scales[b] - offsets[b];
+            let (scale, zero_point) = self.scale_and_zero_point(row, b);
+            let value = |quant: u8| (f32::from(quant) - zero_point) * scale;
             match self.bits {
                 Bits::Four => {
                     for (&byte, pair) in quants.iter().zip(out.chunks_exact_mut(2)) {

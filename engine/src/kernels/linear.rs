@@ -20,11 +20,12 @@ unsafe impl Send for Output {}
 unsafe impl Sync for Output {}
 
 impl Output {
-    /// A window on `y`, with `stride` values in a row, of which the columns from
-    /// `first` on are written.
+    /// A window on `y`, rows of `stride` values that are the columns from `first`
+    /// on.
     pub(crate) fn new(y: &mut [f32], stride: usize, first: usize) -> Self {
         Self {
-            start: y[first..].as_mut_ptr(),
+            // Outside of `y`, but only columns from `first` on are written.
+            start: y.as_mut_ptr().wrapping_sub(first),
             stride,
         }
     }
@@ -35,7 +36,7 @@ impl Output {
     #[inline(always)]
     pub(super) unsafe fn set(self, row: usize, column: usize, value: f32) {
         // SAFETY: inside the output by the contract.
-        unsafe { *self.start.add(row * self.stride + column) = value }
+        unsafe { *self.start.wrapping_add(row * self.stride + column) = value }
     }
 }
 
@@ -57,7 +58,7 @@ impl Output {
     pub(super) unsafe fn set4(self, row: usize, column: usize, values: [f32; 4]) {
         // SAFETY: inside the output by the contract.
         unsafe {
-            let at = self.start.add(row * self.stride + column);
+            let at = self.start.wrapping_add(row * self.stride + column);
             at.cast::<[f32; 4]>().write_unaligned(values);
         }
     }
@@ -66,11 +67,11 @@ impl Output {
 /// Computes the columns `rows` (rows of `w`) of `y = x Wᵀ`.
 ///
 /// # Safety
-/// `y` has `x.rows()` rows of at least `w.rows()` columns and lives through the
-/// call, and nobody else touches its columns `rows` meanwhile.
+/// `y` has `x.rows()` rows with the columns `rows` and lives through the call, and
+/// nobody else touches these columns meanwhile.
 pub(crate) unsafe fn linear(w: &BlockMatrix<'_>, x: &Encoded<'_>, rows: Range<usize>, y: Output) {
     let encoding = x.encoding();
-    assert!(rows.end <= w.rows() && y.stride >= w.rows());
+    assert!(rows.end <= w.rows());
     assert!(
         (w.bits(), w.columns()) == (encoding.bits(), encoding.columns()),
         "activations encoded for other weights"

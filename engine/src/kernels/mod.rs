@@ -15,6 +15,8 @@ mod float;
 mod int8;
 pub(crate) mod kv_cache;
 pub(crate) mod linear;
+pub(crate) mod norm;
+pub(crate) mod silu;
 mod vector;
 
 pub use backend::Backend;

@@ -35,6 +35,8 @@ pub(crate) unsafe trait Vector: Copy {
     unsafe fn signed(from: *const i8) -> Self;
     /// The greater, lane by lane.
     unsafe fn max(self, other: Self) -> Self;
+    /// `self / other`, lane by lane.
+    unsafe fn div(self, other: Self) -> Self;
     /// 2 to the power of whole numbers from -126 to 127.
     unsafe fn pow2(self) -> Self;
 
@@ -129,6 +131,10 @@ unsafe impl Vector for f32 {
         if self > other { self } else { other }
     }
     #[inline(always)]
+    unsafe fn div(self, other: Self) -> Self {
+        self / other
+    }
+    #[inline(always)]
     unsafe fn pow2(self) -> Self {
         f32::from_bits(((self as i32 + 127) << 23).cast_unsigned())
     }
@@ -206,6 +212,11 @@ mod x86 {
             unsafe { _mm256_max_ps(self, other) }
         }
         #[inline(always)]
+        unsafe fn div(self, other: Self) -> Self {
+            // SAFETY: avx2 by the contract.
+            unsafe { _mm256_div_ps(self, other) }
+        }
+        #[inline(always)]
         unsafe fn pow2(self) -> Self {
             // SAFETY: avx2 by the contract.
             unsafe {
@@ -273,6 +284,11 @@ mod x86 {
         unsafe fn max(self, other: Self) -> Self {
             // SAFETY: avx512f by the contract.
             unsafe { _mm512_max_ps(self, other) }
+        }
+        #[inline(always)]
+        unsafe fn div(self, other: Self) -> Self {
+            // SAFETY: avx512f by the contract.
+            unsafe { _mm512_div_ps(self, other) }
         }
         #[inline(always)]
         unsafe fn pow2(self) -> Self {
@@ -394,6 +410,11 @@ pub(super) mod neon {
         unsafe fn max(self, other: Self) -> Self {
             // SAFETY: NEON is always there.
             unsafe { vmaxq_f32(self, other) }
+        }
+        #[inline(always)]
+        unsafe fn div(self, other: Self) -> Self {
+            // SAFETY: NEON is always there.
+            unsafe { vdivq_f32(self, other) }
         }
         #[inline(always)]
         unsafe fn pow2(self) -> Self {

@@ -10,9 +10,11 @@ use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_core::internal::*;
 
+use super::activations::{EncodedRows, Form};
 use super::attributes::{COS, Place, SIN};
 use super::parse::{Parsed, check_attributes, parsed};
 use super::runtime::{Link, Runtime};
+use super::scratch::with_scratch;
 use super::window::Window;
 use crate::kernels::attention::{SPAN, Seen, attend_span, finish, merge, partial_len, rotate};
 use crate::kernels::kv_cache::KvCache;
@@ -31,8 +33,7 @@ pub(crate) struct Attention {
     /// `[positions, head_dim / 2]`, RoPE scaling included.
     cos: Place,
     sin: Place,
-    /// Q, K and V are one input: `[1, S, (heads + 2 kv_heads) * head_dim]`.
-    packed: bool,
+    form: Form,
     runtime: Link,
 }
 
@@ -64,7 +65,7 @@ pub(super) fn parse(_: &ParsingContext<'_>, node: &NodeProto) -> Parsed {
         head_dim: 2 * half,
         cos: Place::required(node, COS)?,
         sin: Place::required(node, SIN)?,
-        packed: false,
+        form: Form::Float,
         runtime: Link::default(),
     };
     parsed(op, |_, s, inputs, outputs| {
@@ -85,6 +86,16 @@ impl Attention {
         }
         self.runtime.bind(runtime);
         Ok(())
+    }
+}
+
+impl Attention {
+    /// The same, giving its rows in a form, if it does not already.
+    pub(crate) fn in_form(&self, form: Form) -> Option<Self> {
+        (self.form == Form::Float).then(|| Self {
+            form,
+            ..self.clone()
+        })
     }
 }
 
@@ -127,12 +138,7 @@ impl EvalOp for Attention {
 
 impl TypedOp for Attention {
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        let heads = [self.heads, self.kv_heads, self.kv_heads];
-        let widths: TVec<usize> = if self.packed {
-            tvec![heads.iter().sum()]
-        } else {
-            heads.into_iter().collect()
-        };
+        let widths = [self.heads, self.kv_heads, self.kv_heads];
         ensure!(
             inputs.len() == widths.len(),
             "{} inputs, not {}",
@@ -150,9 +156,8 @@ impl TypedOp for Attention {
                 "input {fact:?} where f32 [1, S, {width}] is due"
             );
         }
-        let mut shape = inputs[0].shape.clone();
-        shape.set(2, (self.heads * self.head_dim).to_dim());
-        Ok(tvec![f32::fact(shape)])
+        let columns = self.heads * self.head_dim;
+        Ok(tvec![self.form.fact(&inputs[0].shape, columns)?])
     }
 
     as_op!();
@@ -186,16 +191,14 @@ impl std::fmt::Debug for AttentionState {
 #[derive(Clone, Copy)]
 struct Heads<'a> {
     values: &'a [f32],
-    /// Values in a row of the tensor.
-    stride: usize,
-    /// The first head's place in a row.
-    first: usize,
+    /// Heads in a row.
+    heads: usize,
     head_dim: usize,
 }
 
 impl<'a> Heads<'a> {
     fn get(&self, row: usize, head: usize) -> &'a [f32] {
-        let at = row * self.stride + self.first + head * self.head_dim;
+        let at = (row * self.heads + head) * self.head_dim;
         &self.values[at..at + self.head_dim]
     }
 }
@@ -239,6 +242,15 @@ impl Step<'_> {
                 }
                 self.rotate(to, row);
             }
+        }
+    }
+
+    /// Writes the heads of all its positions, `[positions, heads, head_dim]`.
+    fn attend(&self, state: &mut AttentionState, out: &mut [f32]) {
+        if self.positions <= SPLIT_POSITIONS {
+            self.by_spans(state, out);
+        } else {
+            self.by_positions(state, out);
         }
     }
 
@@ -390,33 +402,20 @@ impl OpState for AttentionState {
             runtime.context_length
         );
         let (n, head_dim) = (op.heads, op.head_dim);
-        let heads = |input: usize, first: usize, heads: usize| -> TractResult<Heads<'_>> {
+        let heads = |input: usize, heads: usize| -> TractResult<Heads<'_>> {
             let tensor = inputs.get(input).context("an input is missing")?;
-            let stride = tensor.shape().last().copied().unwrap_or(0);
             ensure!(
-                stride >= (first + heads) * head_dim,
-                "{tensor:?} is too narrow"
+                tensor.shape() == [1, positions, heads * head_dim],
+                "input {tensor:?} where [1, {positions}, {}] is due",
+                heads * head_dim
             );
             Ok(Heads {
                 values: tensor.try_as_plain_ram()?.as_slice::<f32>()?,
-                stride,
-                first: first * head_dim,
+                heads,
                 head_dim,
             })
         };
-        let (q, k, v) = if op.packed {
-            (
-                heads(0, 0, n)?,
-                heads(0, n, op.kv_heads)?,
-                heads(0, n + op.kv_heads, op.kv_heads)?,
-            )
-        } else {
-            (
-                heads(0, 0, n)?,
-                heads(1, 0, op.kv_heads)?,
-                heads(2, 0, op.kv_heads)?,
-            )
-        };
+        let (q, k, v) = (heads(0, n)?, heads(1, op.kv_heads)?, heads(2, op.kv_heads)?);
         let step = Step {
             op,
             runtime,
@@ -427,17 +426,33 @@ impl OpState for AttentionState {
             q,
         };
         self.append(&step, k, v);
-        let mut out = Tensor::zero::<f32>(&[1, positions, n * head_dim])?;
-        {
-            let mut plain = out.try_as_plain_ram_mut()?;
-            let out = plain.as_slice_mut::<f32>()?;
-            if positions <= SPLIT_POSITIONS {
-                step.by_spans(self, out);
-            } else {
-                step.by_positions(self, out);
+        let shape = [1, positions, n * head_dim];
+        let mut out = op.form.take(&runtime.pool, &shape, n * head_dim)?;
+        match op.form {
+            Form::Float => {
+                let mut plain = out.plain()?;
+                step.attend(self, plain.as_slice_mut::<f32>()?);
+            }
+            Form::Encoded(encoding) => {
+                let mut plain = out.plain()?;
+                let to = EncodedRows::new(encoding, plain.as_slice_mut::<u8>()?)?;
+                let len = positions * n * head_dim;
+                with_scratch(len, |rows| {
+                    step.attend(self, rows);
+                    let encode = |row: usize| {
+                        let values = &rows[row * n * head_dim..][..n * head_dim];
+                        // SAFETY: every row is written by one part.
+                        unsafe { to.encode(values, row, 0) };
+                    };
+                    if positions <= SPLIT_POSITIONS {
+                        (0..positions).for_each(encode);
+                    } else {
+                        runtime.team.run(positions, &encode);
+                    }
+                });
             }
         }
-        Ok(tvec![out.into_tvalue()])
+        Ok(tvec![out.into_value()])
     }
 
     fn reset_lanes(&mut self, _: &[LaneId]) -> TractResult<()> {

@@ -61,12 +61,15 @@ impl EvalOp for Embedding {
 
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let ids = args_1!(inputs);
-        let table = self.table.view(&self.runtime.get()?.mapping)?;
+        let runtime = self.runtime.get()?;
+        let table = self.table.view(&runtime.mapping)?;
         let mut shape: TVec<usize> = ids.shape().into();
         shape.push(table.columns());
-        let mut out = Tensor::zero::<f32>(&shape)?;
+        // The first operator of a step.
+        runtime.pool.begin(ids.len());
+        let mut out = runtime.pool.take(f32::datum_type(), &shape)?;
         {
-            let mut plain = out.try_as_plain_ram_mut()?;
+            let mut plain = out.plain()?;
             let rows = plain
                 .as_slice_mut::<f32>()?
                 .chunks_exact_mut(table.columns());
@@ -76,7 +79,7 @@ impl EvalOp for Embedding {
                 table.dequantise_row(row, out);
             }
         }
-        Ok(tvec![out.into_tvalue()])
+        Ok(tvec![out.into_value()])
     }
 }
 

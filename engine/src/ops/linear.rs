@@ -1,46 +1,77 @@
-//! `com.microsoft.MatMulNBits` over weights in the mapped data file.
+//! Products of encoded activations with weights in the mapped data file.
 
-use std::sync::Arc;
-
-use tract_onnx::model::ParsingContext;
-use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_core::internal::*;
 
+use super::activations::{Form, check_rows, encoded};
 use super::attributes::BlockWeights;
-use super::parse::{Parsed, check_attributes, parsed};
-use super::runtime::{Link, Runtime};
-use crate::kernels::encoding::{ALIGNMENT, Encoded, Encoding};
+use super::gated::Gated;
+use super::pool::Buffer;
+use super::runtime::Link;
+use crate::kernels::blocks::BlockMatrix;
+use crate::kernels::encoding::Encoding;
 use crate::kernels::linear::{Output, linear};
 use crate::threads::share;
 
-/// Rows of W that are worth handing to another thread.
+/// Rows of W that are worth handing to another thread, and whole for every
+/// kernel.
 const LEAST_ROWS: usize = 16;
+/// Matrices that are multiplied in one go, at most: as many as tract's lists of
+/// values hold without allocating.
+pub(crate) const MOST_MATRICES: usize = 4;
 
-/// `y = x Wᵀ`: f32 `[.., K]` to f32 `[.., N]`, W of 4 or 8 bits `[N, K]`.
+/// `y = x Wᵀ` for each of a few matrices: encoded `[.., K]` to f32 `[.., N]`, W of
+/// 4 or 8 bits `[N, K]`. All of them are one job for the threads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Linear {
-    weights: BlockWeights,
+    encoding: Encoding,
+    matrices: TVec<BlockWeights>,
     runtime: Link,
 }
 
-pub(super) fn parse(_: &ParsingContext<'_>, node: &NodeProto) -> Parsed {
-    check_attributes(node, &[("block_size", 0, 32)])?;
-    let (rows, columns) = (node.get_attr("N")?, node.get_attr("K")?);
-    let op = Linear {
-        weights: BlockWeights::read(node, rows, columns)?,
-        runtime: Link::default(),
-    };
-    parsed(op, |_, s, inputs, outputs| {
-        s.equals(&outputs[0].datum_type, &inputs[0].datum_type)?;
-        s.equals(&outputs[0].rank, &inputs[0].rank)
-    })
-}
-
 impl Linear {
-    pub(super) fn bind(&mut self, runtime: &Arc<Runtime>) -> TractResult<()> {
-        self.weights.view(&runtime.mapping)?;
-        self.runtime.bind(runtime);
-        Ok(())
+    pub(super) fn new(encoding: Encoding, matrix: BlockWeights, runtime: Link) -> Self {
+        Self {
+            encoding,
+            matrices: tvec![matrix],
+            runtime,
+        }
+    }
+
+    /// The products of one input with the matrices of all, if they can be one job.
+    pub(crate) fn together(products: &[&Linear]) -> Option<Self> {
+        let first = products.first()?;
+        let matrices: TVec<_> = products.iter().flat_map(|p| p.matrices.clone()).collect();
+        let fits = products.iter().all(|p| p.encoding == first.encoding)
+            && matrices.len() <= MOST_MATRICES;
+        fits.then(|| Self {
+            matrices,
+            ..(*first).clone()
+        })
+    }
+
+    /// The product with SiLU of two matrices' products, if it has two: `gate` says
+    /// which of them is the gate.
+    pub(crate) fn gated(&self, gate: usize) -> Option<Gated> {
+        let [first, second] = &self.matrices[..] else {
+            return None;
+        };
+        let pair = match gate {
+            0 => [first, second],
+            _ => [second, first],
+        };
+        Gated::new(self.encoding, pair.map(Clone::clone), self.runtime.clone())
+    }
+
+    /// Matrices that it multiplies with.
+    pub(crate) fn matrices(&self) -> usize {
+        self.matrices.len()
+    }
+
+    /// The shapes `[N, K]` of the matrices.
+    fn shapes(&self) -> String {
+        let shape = |w: &BlockWeights| format!("{} x {}", w.rows, w.columns);
+        let shapes: Vec<_> = self.matrices.iter().map(shape).collect();
+        shapes.join(", ")
     }
 }
 
@@ -50,13 +81,8 @@ impl Op for Linear {
     }
 
     fn info(&self) -> TractResult<Vec<String>> {
-        let BlockWeights {
-            rows,
-            columns,
-            bits,
-            ..
-        } = &self.weights;
-        Ok(vec![format!("weights {rows} x {columns}, {bits:?} bits")])
+        let bits = self.encoding.bits();
+        Ok(vec![format!("weights {}, {bits:?} bits", self.shapes())])
     }
 
     op_as_typed_op!();
@@ -68,67 +94,45 @@ impl EvalOp for Linear {
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let x = args_1!(inputs);
         let runtime = self.runtime.get()?;
-        let weights = self.weights.view(&runtime.mapping)?;
-        let (n, k) = (weights.rows(), weights.columns());
-        let mut shape: TVec<usize> = x.shape().into();
-        ensure!(
-            shape.last() == Some(&k),
-            "input {shape:?} where [.., {k}] is due"
-        );
-        if let Some(last) = shape.last_mut() {
-            *last = n;
+        let activations = encoded(self.encoding, &x)?;
+        let mut buffers: TVec<Buffer<'_>> = tvec![];
+        let mut products: TVec<(BlockMatrix<'_>, Output)> = tvec![];
+        for weights in &self.matrices {
+            let w = weights.view(&runtime.mapping)?;
+            let mut y = Form::Float.take(&runtime.pool, x.shape(), w.rows())?;
+            let mut plain = y.plain()?;
+            // The tensor stays where it is when its buffer moves.
+            products.push((w, Output::new(plain.as_slice_mut::<f32>()?, w.rows(), 0)));
+            buffers.push(y);
         }
-        let encoding = Encoding::new(runtime.backend, runtime.precision, weights.bits(), k);
-        let x = x.try_as_plain_ram()?;
-        let x = x.as_slice::<f32>()?;
-        let row_bytes = encoding.row_bytes();
-        let mut bytes =
-            Tensor::zero_aligned_dt(u8::datum_type(), &[x.len() / k, row_bytes], ALIGNMENT)?;
-        let mut plain = bytes.try_as_plain_ram_mut()?;
-        let bytes = plain.as_slice_mut::<u8>()?;
-        let rows = x.len() / k;
-        for (row, x) in x.chunks_exact(k).enumerate() {
-            // SAFETY: `bytes` are so many aligned rows of ours.
-            unsafe { encoding.encode(x, 0, row, rows, bytes.as_mut_ptr()) };
-        }
-        let activations = Encoded::new(encoding, bytes).context("misaligned activations")?;
-        let mut y = Tensor::zero::<f32>(&shape)?;
-        {
-            let mut plain = y.try_as_plain_ram_mut()?;
-            let y = plain.as_slice_mut::<f32>()?;
-            let output = Output::new(y, n, 0);
-            let team = &runtime.team;
-            let parts = team.parts(n.div_ceil(LEAST_ROWS));
-            team.run(parts, &|part| {
-                let rows = share(n, parts, part);
-                // SAFETY: `y` is `[activations.rows(), n]`, outlives `run`, and
-                // the shares are disjoint.
-                unsafe { linear(&weights, &activations, rows, output) };
-            });
-        }
-        Ok(tvec![y.into_tvalue()])
+        let chunks = |w: &BlockMatrix<'_>| w.rows().div_ceil(LEAST_ROWS);
+        let total = products.iter().map(|(w, _)| chunks(w)).sum();
+        let parts = runtime.team.parts(total);
+        runtime.team.run(parts, &|part| {
+            let mut range = share(total, parts, part);
+            for (w, y) in &products {
+                let here = range.start.min(chunks(w))..range.end.min(chunks(w));
+                range = range.start - here.start..range.end - here.end;
+                let rows = here.start * LEAST_ROWS..(here.end * LEAST_ROWS).min(w.rows());
+                if !rows.is_empty() {
+                    // SAFETY: `y` is `[activations.rows(), w.rows()]`, outlives
+                    // `run` in `buffers`, and the shares are disjoint.
+                    unsafe { linear(w, &activations, rows, *y) };
+                }
+            }
+        });
+        Ok(buffers.into_iter().map(Buffer::into_value).collect())
     }
 }
 
 impl TypedOp for Linear {
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
         ensure!(inputs.len() == 1, "{} inputs, not 1", inputs.len());
-        ensure!(
-            inputs[0].datum_type == f32::datum_type(),
-            "input is not f32"
-        );
-        let mut shape = inputs[0].shape.clone();
-        let last = inputs[0]
-            .rank()
-            .checked_sub(1)
-            .context("input is a scalar")?;
-        ensure!(
-            shape[last] == self.weights.columns.to_dim(),
-            "input {shape:?} where [.., {}] is due",
-            self.weights.columns
-        );
-        shape.set(last, self.weights.rows.to_dim());
-        Ok(tvec![f32::fact(shape)])
+        check_rows(inputs[0], u8::datum_type(), self.encoding.row_bytes())?;
+        self.matrices
+            .iter()
+            .map(|w| Form::Float.fact(&inputs[0].shape, w.rows))
+            .collect()
     }
 
     as_op!();

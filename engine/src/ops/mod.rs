@@ -7,14 +7,25 @@
 //! mapped file and the threads before the model runs.
 
 #[allow(unsafe_code)]
+mod activations;
+#[allow(unsafe_code)]
 mod attention;
 mod attributes;
 mod embedding;
+#[allow(unsafe_code)]
+mod encode;
+#[allow(unsafe_code)]
+mod gated;
 mod last;
 #[allow(unsafe_code)]
 mod linear;
+mod matmul;
+#[allow(unsafe_code)]
+mod norm;
 mod parse;
+mod pool;
 mod runtime;
+mod scratch;
 #[allow(unsafe_code)]
 mod window;
 
@@ -22,15 +33,24 @@ use tract_onnx::Onnx;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::*;
 
+pub(crate) use activations::Form;
+pub(crate) use attention::Attention;
 pub(crate) use attention::AttentionState;
 pub(crate) use attributes::{COS, QUANTS, SCALES, SIN, ZERO_POINTS};
+pub(crate) use encode::Encode;
+pub(crate) use gated::Gated;
 pub(crate) use last::{LAST, Last, LastState};
+pub(crate) use linear::Linear;
+pub(crate) use matmul::MatMul;
+pub(crate) use norm::Norm;
+pub(crate) use pool::Pool;
 pub(crate) use runtime::Runtime;
 
 /// Registers the parsers of our operators, in place of tract's.
 pub(crate) fn register(onnx: &mut Onnx) {
     let register = &mut onnx.op_register;
-    register.insert("MatMulNBits", linear::parse);
+    register.insert("MatMulNBits", matmul::parse);
+    register.insert("SimplifiedLayerNormalization", norm::parse);
     register.insert("GatherBlockQuantized", embedding::parse);
     register.insert("GroupQueryAttention", attention::parse);
     register.insert(LAST, last::parse);
@@ -40,11 +60,13 @@ pub(crate) fn register(onnx: &mut Onnx) {
 /// are in the file.
 pub(crate) fn bind(model: &mut TypedModel, runtime: &std::sync::Arc<Runtime>) -> TractResult<()> {
     for node in &mut model.nodes {
-        let bound = if let Some(op) = node.op_as_mut::<linear::Linear>() {
+        let bound = if let Some(op) = node.op_as_mut::<MatMul>() {
             op.bind(runtime)
         } else if let Some(op) = node.op_as_mut::<embedding::Embedding>() {
             op.bind(runtime)
-        } else if let Some(op) = node.op_as_mut::<attention::Attention>() {
+        } else if let Some(op) = node.op_as_mut::<Attention>() {
+            op.bind(runtime)
+        } else if let Some(op) = node.op_as_mut::<Norm>() {
             op.bind(runtime)
         } else {
             Ok(())

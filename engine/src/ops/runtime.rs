@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tract_onnx::tract_core::internal::*;
 
+use super::pool::Pool;
 use crate::folder::Mapping;
 use crate::kernels::{Backend, KvFormat, Precision};
 use crate::threads::Team;
@@ -19,6 +20,8 @@ pub(crate) struct Runtime {
     pub(crate) kv_format: KvFormat,
     /// Positions that a KV cache holds.
     pub(crate) context_length: usize,
+    /// The memory of what operators give to each other.
+    pub(crate) pool: Pool,
 }
 
 /// An operator's hold on the [`Runtime`]: empty from parsing to binding.
