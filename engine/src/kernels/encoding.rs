@@ -189,7 +189,9 @@ pub(crate) mod tests {
     /// Aligned memory for encoded rows.
     #[derive(Clone, Copy)]
     #[repr(align(64))]
-    pub(crate) struct Line(pub(crate) [u8; ALIGNMENT]);
+    pub(crate) struct Line(
+        #[expect(dead_code, reason = "memory to be pointed to")] [u8; ALIGNMENT],
+    );
 
     /// Encoded rows that own their memory.
     pub(crate) struct Owned {
