@@ -68,7 +68,7 @@ def test_logits_match_pytorch(imported, chaski):
     ids = list(range(3, 80))
     with torch.no_grad():
         theirs = reference(torch.tensor([ids])).logits[0, -1].numpy()
-    ours = engine.logits(chaski, folder, ids)
+    ours = engine.logits(chaski, folder, ids, *engine.FLOAT)
     assert np.abs(ours - theirs).max() < 1e-3 * np.abs(theirs).max()
 
 

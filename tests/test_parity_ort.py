@@ -1,6 +1,7 @@
 """SmolLM2: our greedy tokens against ONNX Runtime's on the same folder.
 
-Both add f32 numbers in an order of their own, so two tokens of all but equal
+Ours are those of the float path: what int8 activations lose is the matter of
+test_int8_activations.py. Both add f32 numbers in an order of their own, so two tokens of all but equal
 logits may come out either way: that, and only that, is let pass.
 """
 
@@ -33,7 +34,7 @@ def folder(request):
 @pytest.fixture(scope="module")
 def answers(folder, chaski):
     """Our engine's answer to every prompt."""
-    return engine.generate(chaski, folder, all_prompts(), TOKENS)
+    return engine.generate(chaski, folder, all_prompts(), TOKENS, *engine.FLOAT)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +107,7 @@ def test_logits_after_a_long_prompt_are_onnx_runtimes(folder, model, answers, ch
     ids = answers[-1]["prompt_tokens"]
     theirs = model.decoder().feed(ids)
     for chunk in ("128", "50"):
-        ours = engine.logits(chaski, folder, ids, "--prefill-chunk", chunk)
+        ours = engine.logits(chaski, folder, ids, "--prefill-chunk", chunk, *engine.FLOAT)
         assert ours.shape == theirs.shape
         assert np.abs(ours - theirs).max() < TOLERANCE
 

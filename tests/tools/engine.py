@@ -10,6 +10,10 @@ import numpy as np
 
 from .programs import run
 
+FLOAT = ("--activations", "f32", "--kv-cache", "f32")
+"""The path that rounds nothing but the weights, for comparison with others'
+f32: without it activations are int8 and the KV cache f16."""
+
 Prompt = str | Sequence[int] | dict
 """Text to be continued, token ids, or a line of `generate --batch` as it is."""
 
@@ -45,14 +49,19 @@ def generate(
 
 
 def logits(
-    chaski: Path, folder: Path, ids: Sequence[int], *options: str, timeout: float = 120
+    chaski: Path,
+    folder: Path,
+    ids: Sequence[int],
+    *options: str,
+    emulator: Sequence[str] = (),
+    timeout: float = 300,
 ) -> np.ndarray:
     """Our engine's logits of the last position."""
     handle, name = tempfile.mkstemp(suffix=".f32")
     os.close(handle)
     try:
         run(
-            chaski, "logits", "--model", folder, "--ids", ",".join(map(str, ids)),
+            *emulator, chaski, "logits", "--model", folder, "--ids", ",".join(map(str, ids)),
             "--output", name, *options, timeout=timeout,
         )  # fmt: skip
         return np.fromfile(name, dtype="<f4")
