@@ -1,7 +1,7 @@
 //! From a source to a model folder, tensor by tensor and rows by rows.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -20,7 +20,7 @@ use crate::plan::{self, Kind};
 use crate::progress::{Progress, Stage};
 use crate::quantise::Bits;
 use crate::rope;
-use crate::source::{self, Source};
+use crate::source::{self, Random, Source};
 use crate::summary::{Summary, Totals};
 use crate::tensor::TensorWriter;
 
@@ -62,6 +62,41 @@ pub fn quantise(
     check_output(output, input, options.force)?;
     let source = source::open(input)?;
     quantise_source(source.as_ref(), output, options, progress)
+}
+
+/// What a random model is made of, beside its shape.
+#[derive(Clone, Debug, Default)]
+pub struct RandomOptions {
+    /// The same seed makes the same files.
+    pub seed: u64,
+    /// The folder whose tokenizer files it gets; without one its tokens are bytes.
+    pub tokenizer: Option<PathBuf>,
+}
+
+/// Writes a model folder of random weights, symmetric whatever `options` say,
+/// of the shape that the Hugging Face `config.json` at `config` tells.
+pub fn quantise_random(
+    config: &Path,
+    output: &Path,
+    random: &RandomOptions,
+    options: &Options,
+    progress: &mut dyn Progress,
+) -> Result<Summary> {
+    let tokenizer = random.tokenizer.as_deref();
+    for input in [Some(config), tokenizer].into_iter().flatten() {
+        check_output(output, input, options.force)?;
+    }
+    let source = Random::open(config, tokenizer, options.embedding_bits, random.seed)?;
+    let options = Options {
+        scheme: Scheme::Symmetric,
+        ..options.clone()
+    };
+    let mut summary = quantise_source(&source, output, &options, progress)?;
+    summary.notes.insert(
+        0,
+        format!("the weights are random, of seed {}", random.seed),
+    );
+    Ok(summary)
 }
 
 /// Like [`quantise`], from a source that is open already. The caller answers

@@ -25,6 +25,6 @@ mod testing;
 
 pub use chaski_manifest as manifest;
 pub use chaski_manifest::Scheme;
-pub use convert::{Options, quantise};
+pub use convert::{Options, RandomOptions, quantise, quantise_random};
 pub use error::{Error, Result};
 pub use quantise::Bits;

@@ -1,4 +1,4 @@
-//! `chaski-quantize`: from a Llama's weights to a 4-bit model folder.
+//! `chaski-quantize`: from a Llama's weights, or none, to a 4-bit model folder.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::Context;
 use chaski_quantize::progress::{Progress, ProgressDisplay, Silent};
-use chaski_quantize::{Bits, Options, Scheme, quantise};
+use chaski_quantize::{Bits, Options, RandomOptions, Scheme, quantise, quantise_random};
 use clap::{Parser, ValueEnum};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -16,7 +16,22 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 #[command(version)]
 struct Arguments {
     /// A Hugging Face folder, one of its .safetensors files, or a .gguf file.
-    input: PathBuf,
+    #[arg(required_unless_present = "random", conflicts_with = "random")]
+    input: Option<PathBuf>,
+
+    /// In place of an input: random weights in the shape of this Hugging Face
+    /// config.json, symmetric, for measurements.
+    #[arg(long, value_name = "CONFIG_JSON", conflicts_with = "scheme")]
+    random: Option<PathBuf>,
+
+    /// The same seed makes the same random weights.
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "random")]
+    seed: u64,
+
+    /// Give the random model the tokenizer files of this folder (default: a
+    /// token for each byte, and padding).
+    #[arg(long, value_name = "FOLDER", requires = "random")]
+    tokenizer: Option<PathBuf>,
 
     /// The model folder to write: whole, or not at all.
     #[arg(short, long, value_name = "FOLDER")]
@@ -123,12 +138,18 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     } else {
         Box::new(ProgressDisplay::new())
     };
-    let summary = quantise(
-        &arguments.input,
-        &arguments.output,
-        &options,
-        progress.as_mut(),
-    )?;
+    let output = &arguments.output;
+    let summary = match (&arguments.input, &arguments.random) {
+        (_, Some(config)) => {
+            let random = RandomOptions {
+                seed: arguments.seed,
+                tokenizer: arguments.tokenizer.clone(),
+            };
+            quantise_random(config, output, &random, &options, progress.as_mut())?
+        }
+        (Some(input), None) => quantise(input, output, &options, progress.as_mut())?,
+        (None, None) => anyhow::bail!("give an input, or a config.json with --random"),
+    };
     if !arguments.quiet {
         println!("{summary}");
     }

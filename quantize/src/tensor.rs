@@ -186,7 +186,9 @@ impl<'a> TensorWriter<'a> {
                 ));
                 Way::Quantise(Form::Asymmetric4)
             }
-            (Scheme::Auto, Encoding::Q4_0 | Encoding::Q4_1) => Way::Import(Bits::Four),
+            (Scheme::Auto | Scheme::Symmetric, Encoding::Q4_0) | (Scheme::Auto, Encoding::Q4_1) => {
+                Way::Import(Bits::Four)
+            }
             (Scheme::Auto, _) if table => Way::Quantise(Form::Asymmetric4),
             (Scheme::Auto | Scheme::Symmetric, _) => Way::Quantise(Form::Symmetric4),
             (Scheme::Asymmetric, _) => Way::Quantise(Form::Asymmetric4),

@@ -156,6 +156,9 @@ fn the_scheme_and_the_source_decide_on_zero_points() {
     let (found, notes) = zero_points(&source, Scheme::Auto);
     assert_eq!(found, None);
     assert!(notes.contains("unchanged from Q4_0: 1"), "{notes}");
+    let (found, notes) = zero_points(&source, Scheme::Symmetric);
+    assert_eq!(found, None);
+    assert!(notes.contains("unchanged from Q4_0: 1"), "{notes}");
     source.hold_q4(up, true);
     let (found, notes) = zero_points(&source, Scheme::Auto);
     assert_eq!(found, float16);

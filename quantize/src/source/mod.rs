@@ -4,6 +4,7 @@ mod blocks;
 mod gguf;
 mod llama;
 mod map;
+mod random;
 mod rows;
 mod safetensors;
 #[cfg(test)]
@@ -15,6 +16,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use self::gguf::Gguf;
+pub use self::random::Random;
 use self::safetensors::HuggingFace;
 use crate::error::{Error, Result};
 use chaski_manifest::Architecture;
@@ -90,7 +92,7 @@ pub struct TextFiles {
 
 /// An opened and checked source of a Llama's weights.
 pub trait Source: Send + Sync {
-    /// `"gguf"` or `"safetensors"`.
+    /// `"gguf"`, `"safetensors"` or `"random"`.
     fn kind(&self) -> &'static str;
     /// Every file the weights and texts come from, for the manifest's hashes.
     fn files(&self) -> Vec<PathBuf>;

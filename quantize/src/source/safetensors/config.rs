@@ -25,10 +25,11 @@ pub(crate) fn architecture(path: &Path, config: &Value) -> Result<Architecture> 
             .checked_div(heads)
             .filter(|head_dim| head_dim * heads == hidden_size)
             .ok_or_else(|| {
-                Error::Architecture(format!(
+                let reason = format!(
                     "hidden_size ({hidden_size}) is not a multiple of num_attention_heads \
                      ({heads}), and there is no head_dim"
-                ))
+                );
+                Error::malformed(path, reason)
             })?,
     };
     let (rope_theta, rope_scaling) = rope(&fields)?;
@@ -51,8 +52,29 @@ pub(crate) fn architecture(path: &Path, config: &Value) -> Result<Architecture> 
         attention_bias: fields.flag("attention_bias")?,
         mlp_bias: fields.flag("mlp_bias")?,
     };
-    architecture.check()?;
+    architecture
+        .check()
+        .map_err(|invalid| Error::malformed(path, in_keys(&invalid.0)))?;
     Ok(architecture)
+}
+
+/// A complaint about the manifest's figures in the words of `config.json`.
+fn in_keys(reason: &str) -> String {
+    const KEYS: [(&str, &str); 5] = [
+        ("layers", "num_hidden_layers"),
+        ("heads", "num_attention_heads"),
+        ("kv_heads", "num_key_value_heads"),
+        ("context_length", "max_position_embeddings"),
+        (
+            "original_context_length",
+            "original_max_position_embeddings",
+        ),
+    ];
+    let key = |word| {
+        let found = KEYS.iter().find(|(figure, _)| *figure == word);
+        found.map_or(word, |(_, key)| *key)
+    };
+    reason.split(' ').map(key).collect::<Vec<_>>().join(" ")
 }
 
 fn check_kind(fields: &Fields<'_>) -> Result<()> {

@@ -1,11 +1,11 @@
 //! A Llama as a Hugging Face folder: `config.json`, safetensors, tokenizer files.
 
-mod config;
+pub(super) mod config;
 mod files;
 pub(crate) mod json;
 mod largest_id;
 mod shard;
-mod texts;
+pub(super) mod texts;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -21,7 +21,8 @@ use super::{Q4Blocks, Source, TensorInfo, TextFiles};
 use crate::error::{Error, Result};
 use chaski_manifest::Architecture;
 
-const MAX_CONFIG_BYTES: u64 = 16 << 20;
+/// No config is larger.
+pub(super) const MAX_CONFIG_BYTES: u64 = 16 << 20;
 
 /// An opened and checked folder.
 pub(crate) struct HuggingFace {

@@ -125,7 +125,8 @@ fn generation_config(folder: &Path, config: &Value, vocab_size: usize) -> Result
     Ok(generation)
 }
 
-fn check_ids(path: &Path, name: &str, value: &Value, vocab_size: usize) -> Result<()> {
+/// Refuses what is no token id, or a list of them, by the setting's name.
+pub(crate) fn check_ids(path: &Path, name: &str, value: &Value, vocab_size: usize) -> Result<()> {
     let ids = match value {
         Value::Array(ids) if !ids.is_empty() => ids.as_slice(),
         Value::Number(_) => std::slice::from_ref(value),
