@@ -3,6 +3,11 @@
 //! A token takes hundreds of operators of some 20 µs each, and waking a parked
 //! thread costs as much. So a worker waits for the next one spinning, then
 //! yielding (others may have its core), and parks only when the token is over.
+//!
+//! The parts of a job are dealt out in equal runs, always in the same way: a
+//! member reads the same rows of the weights for every token, one behind the
+//! other. Only who is done before the others takes over what they have not begun,
+//! so that one that lost its core to another program does not hold up the rest.
 
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -20,14 +25,19 @@ const YIELDS: Duration = Duration::from_millis(2);
 /// What is run for each part, with the part's index.
 type Job = *const (dyn Fn(usize) + Sync);
 
+/// On cache lines of its own (some processors fetch them in pairs), so that those
+/// who wait for one thing do not slow down those who write another.
+#[repr(align(128))]
+struct Padded<T>(T);
+
 struct Shared {
     /// Written by `run` before it opens the tickets, read by whoever claimed one.
-    job: UnsafeCell<Option<Job>>,
-    /// The current job's number in the high half, its unclaimed parts in the low
-    /// one: a part is claimed by lowering it.
-    tickets: AtomicU64,
+    job: Padded<UnsafeCell<Option<(Job, usize)>>>,
+    /// For each member the current job's number in the high half, and in the low
+    /// one the unclaimed parts of the member's run: a part is claimed by lowering it.
+    tickets: Vec<Padded<AtomicU64>>,
     /// Parts of the job that have not ended.
-    pending: AtomicUsize,
+    pending: Padded<AtomicUsize>,
     panicked: AtomicBool,
     stop: AtomicBool,
 }
@@ -35,43 +45,52 @@ struct Shared {
 const PARTS_MASK: u64 = u32::MAX as u64;
 
 // SAFETY: `job` is written only while no part is claimed or claimable (`pending`
-// and the low half of `tickets` are 0), and read only between the claim of a
+// and the low halves of `tickets` are 0), and read only between the claim of a
 // part and the fall of `pending` for it; the atomics order the accesses.
 unsafe impl Sync for Shared {}
 // SAFETY: the job pointer is to a Sync closure that outlives its use, see `run`.
 unsafe impl Send for Shared {}
 
 impl Shared {
-    /// Claims parts of the open job and runs them until none is left; whether
-    /// there was any.
-    fn help(&self) -> bool {
-        let mut helped = false;
+    /// Claims parts of the open job, those of `member`'s run first, and runs them
+    /// until none is left; whether there was any.
+    fn help(&self, member: usize) -> bool {
+        let size = self.tickets.len();
+        let mut done = 0;
+        for other in (member..size).chain(0..member) {
+            while let Some(left) = self.claim(other) {
+                done += 1;
+                // SAFETY: this part is claimed and still pending, so `run` waits
+                // and the job it wrote stays.
+                let job = unsafe { (*self.job.0.get()).map(|(job, parts)| (&*job, parts)) };
+                let Some((job, parts)) = job else { continue };
+                let part = share(parts, size, other).end - left;
+                if catch_unwind(AssertUnwindSafe(|| job(part))).is_err() {
+                    self.panicked.store(true, Ordering::Relaxed);
+                }
+            }
+        }
+        if done > 0 {
+            self.pending.0.fetch_sub(done, Ordering::Release);
+        }
+        done > 0
+    }
+
+    /// Claims a part of a member's run: how many were left, this one included.
+    fn claim(&self, member: usize) -> Option<usize> {
+        let tickets = &self.tickets[member].0;
+        // Acquire: the job written before the tickets were opened is seen.
+        let mut seen = tickets.load(Ordering::Acquire);
         loop {
-            let tickets = self.tickets.load(Ordering::Acquire);
-            let left = tickets & PARTS_MASK;
+            let left = seen & PARTS_MASK;
             if left == 0 {
-                return helped;
+                return None;
             }
-            // Acquire: the job written before the tickets were opened is seen.
-            let claim = self.tickets.compare_exchange_weak(
-                tickets,
-                tickets - 1,
-                Ordering::Acquire,
-                Ordering::Relaxed,
-            );
-            if claim.is_err() {
-                continue;
+            let (success, failure) = (Ordering::Acquire, Ordering::Acquire);
+            match tickets.compare_exchange_weak(seen, seen - 1, success, failure) {
+                Ok(_) => return Some(left as usize),
+                Err(now) => seen = now,
             }
-            helped = true;
-            // SAFETY: this part is claimed and still pending, so `run` waits
-            // and the job it wrote stays.
-            let job = unsafe { (*self.job.get()).map(|job| &*job) };
-            if let Some(job) = job
-                && catch_unwind(AssertUnwindSafe(|| job(left as usize - 1))).is_err()
-            {
-                self.panicked.store(true, Ordering::Relaxed);
-            }
-            self.pending.fetch_sub(1, Ordering::Release);
         }
     }
 }
@@ -80,29 +99,31 @@ impl Shared {
 pub(crate) struct Team {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
-    /// One job at a time, whoever asks.
-    turn: Mutex<()>,
+    /// One job at a time, whoever asks; the number of the last one.
+    turn: Mutex<u32>,
 }
 
 impl Team {
     /// Starts `size - 1` workers; 0 counts as 1.
     pub(crate) fn new(size: usize) -> std::io::Result<Self> {
+        let tickets = || Padded(AtomicU64::new(0));
         let mut team = Self {
             shared: Arc::new(Shared {
-                job: UnsafeCell::new(None),
-                tickets: AtomicU64::new(0),
-                pending: AtomicUsize::new(0),
+                job: Padded(UnsafeCell::new(None)),
+                tickets: std::iter::repeat_with(tickets).take(size.max(1)).collect(),
+                pending: Padded(AtomicUsize::new(0)),
                 panicked: AtomicBool::new(false),
                 stop: AtomicBool::new(false),
             }),
             workers: Vec::new(),
-            turn: Mutex::new(()),
+            turn: Mutex::new(0),
         };
-        for index in 1..size {
+        for member in 1..size {
             let shared = Arc::clone(&team.shared);
-            let worker = std::thread::Builder::new().name(format!("chaski-{index}"));
+            let worker = std::thread::Builder::new().name(format!("chaski-{member}"));
             // On failure the drop of `team` ends those already started.
-            team.workers.push(worker.spawn(move || work(&shared))?);
+            team.workers
+                .push(worker.spawn(move || work(&shared, member))?);
         }
         Ok(team)
     }
@@ -113,7 +134,7 @@ impl Team {
     }
 
     /// Into how many parts to cut work of `items`: several for each member, so
-    /// that one that lost its core to another program does not hold up the rest.
+    /// that there is something to take over.
     pub(crate) fn parts(&self, items: usize) -> usize {
         let wanted = if self.workers.is_empty() {
             1
@@ -123,34 +144,38 @@ impl Team {
         wanted.min(items.max(1))
     }
 
-    /// Runs `job(part)` for every part below `parts`, on whichever member is
-    /// free, and returns when all have ended. A panic in any of them panics
-    /// here. `job` must not call `run` itself.
+    /// Runs `job(part)` for every part below `parts` and returns when all have
+    /// ended. Each member has a run of parts that follow each other, the same for
+    /// the same number of parts. A panic in any of them panics here. `job` must not
+    /// call `run` itself.
     pub(crate) fn run(&self, parts: usize, job: &(dyn Fn(usize) + Sync)) {
         if self.workers.is_empty() || parts <= 1 {
             return (0..parts).for_each(job);
         }
         assert!(parts as u64 <= PARTS_MASK, "too many parts");
         // A panic of an earlier job leaves nothing half done in the team.
-        let _turn = self.turn.lock().unwrap_or_else(|e| e.into_inner());
+        let mut number = self.turn.lock().unwrap_or_else(|e| e.into_inner());
+        *number = number.wrapping_add(1);
         let shared = &*self.shared;
         // SAFETY: only the lifetime is changed: this function returns (or
         // unwinds) only after every part has ended, and only a part's claim
         // leads to the pointer.
         let job = unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), Job>(job) };
-        shared.pending.store(parts, Ordering::Relaxed);
+        shared.pending.0.store(parts, Ordering::Relaxed);
         // SAFETY: no part is claimed or claimable until the tickets are opened.
-        unsafe { *shared.job.get() = Some(job) };
-        let number = (shared.tickets.load(Ordering::Relaxed) | PARTS_MASK).wrapping_add(1);
-        shared
-            .tickets
-            .store(number | parts as u64, Ordering::Release);
+        unsafe { *shared.job.0.get() = Some((job, parts)) };
+        // The caller's own last: nobody should take over before it could begin.
+        for (member, tickets) in shared.tickets.iter().enumerate().rev() {
+            let run = share(parts, shared.tickets.len(), member).len() as u64;
+            let opened = u64::from(*number) << 32 | run;
+            tickets.0.store(opened, Ordering::Release);
+        }
         for worker in &self.workers {
             worker.thread().unpark();
         }
-        shared.help();
+        shared.help(0);
         let mut spins = 0;
-        while shared.pending.load(Ordering::Acquire) != 0 {
+        while shared.pending.0.load(Ordering::Acquire) != 0 {
             spins += 1;
             if spins < SPINS {
                 std::hint::spin_loop();
@@ -178,11 +203,12 @@ impl Drop for Team {
     }
 }
 
-fn work(shared: &Shared) {
+fn work(shared: &Shared, member: usize) {
     let mut spins = 0;
     let mut yielding_since: Option<Instant> = None;
     while !shared.stop.load(Ordering::Acquire) {
-        if shared.help() {
+        let opened = shared.tickets[member].0.load(Ordering::Relaxed) & PARTS_MASK != 0;
+        if opened && shared.help(member) {
             spins = 0;
             yielding_since = None;
         } else if spins < SPINS {
