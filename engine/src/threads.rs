@@ -144,6 +144,20 @@ impl Team {
         wanted.min(items.max(1))
     }
 
+    /// The member whose run ends with `part`, if one does.
+    pub(crate) fn ends_run(&self, part: usize, parts: usize) -> Option<usize> {
+        (0..self.size()).find(|&member| {
+            let run = share(parts, self.size(), member);
+            !run.is_empty() && run.end == part + 1
+        })
+    }
+
+    /// The first part of a member's run; `parts` if it has none.
+    pub(crate) fn first_part(&self, member: usize, parts: usize) -> usize {
+        let run = share(parts, self.size(), member);
+        if run.is_empty() { parts } else { run.start }
+    }
+
     /// Runs `job(part)` for every part below `parts` and returns when all have
     /// ended. Each member has a run of parts that follow each other, the same for
     /// the same number of parts. A panic in any of them panics here. `job` must not
@@ -251,6 +265,28 @@ mod tests {
                         std::thread::sleep(std::time::Duration::from_millis(5));
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn runs_follow_each_other() {
+        for size in [1, 2, 5] {
+            let team = Team::new(size).unwrap();
+            for parts in [0, 1, 2, 7, 40] {
+                let mut begun = 0;
+                for member in 0..size {
+                    let first = team.first_part(member, parts);
+                    let last = (0..parts).find(|&part| team.ends_run(part, parts) == Some(member));
+                    match last {
+                        Some(last) => {
+                            assert_eq!(first, begun);
+                            begun = last + 1;
+                        }
+                        None => assert_eq!(first, parts),
+                    }
+                }
+                assert_eq!(begun, parts);
             }
         }
     }

@@ -61,7 +61,8 @@ fn plan(proto: &ModelProto, folder: &Path, runtime: &Arc<Runtime>) -> TractResul
     let mut model = parsed.model.into_typed()?;
     ops::bind(&mut model, runtime)?;
     fuse::fuse(&mut model)?;
-    let model = model.into_optimized()?;
+    let mut model = model.into_optimized()?;
+    ops::route(&mut model)?;
     tracing::debug!(nodes = model.nodes.len(), "graph optimised");
     model.into_runnable()
 }

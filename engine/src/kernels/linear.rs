@@ -6,6 +6,8 @@ use super::blocks::BlockMatrix;
 use super::encoding::{Encoded, Precision};
 use super::{float, int8};
 
+pub(crate) use super::int8::Then;
+
 /// A raw window on the output, `x.rows` rows of `w.rows` columns, of which each
 /// thread writes its own columns.
 #[derive(Clone, Copy)]
@@ -64,12 +66,19 @@ impl Output {
     }
 }
 
-/// Computes the columns `rows` (rows of `w`) of `y = x Wᵀ`.
+/// Computes the columns `rows` (rows of `w`) of `y = x Wᵀ`. `then` is what the
+/// thread reads next, if that does not follow in `w`: a hint.
 ///
 /// # Safety
 /// `y` has `x.rows()` rows with the columns `rows` and lives through the call, and
 /// nobody else touches these columns meanwhile.
-pub(crate) unsafe fn linear(w: &BlockMatrix<'_>, x: &Encoded<'_>, rows: Range<usize>, y: Output) {
+pub(crate) unsafe fn linear(
+    w: &BlockMatrix<'_>,
+    x: &Encoded<'_>,
+    rows: Range<usize>,
+    y: Output,
+    then: Option<Then<'_>>,
+) {
     let encoding = x.encoding();
     assert!(rows.end <= w.rows());
     assert!(
@@ -87,6 +96,7 @@ pub(crate) unsafe fn linear(w: &BlockMatrix<'_>, x: &Encoded<'_>, rows: Range<us
                 x_rows: x.rows(),
                 order: encoding.order(),
                 y,
+                then,
             };
             // SAFETY: as above; the rows are encoded for this backend.
             unsafe { int8::linear(encoding.backend, &job, rows) }
@@ -151,7 +161,7 @@ mod tests {
         let middle = rows / 3;
         for part in [0..middle, middle..rows] {
             // SAFETY: `y` has the shape and this thread alone.
-            unsafe { linear(w, &x.view(), part, out) };
+            unsafe { linear(w, &x.view(), part, out, Some((*w, 0))) };
         }
         y
     }

@@ -4,6 +4,7 @@ use tract_onnx::tract_core::internal::*;
 
 use super::activations::{EncodedRows, Form, check_rows, encoded};
 use super::attributes::BlockWeights;
+use super::route::Stage;
 use super::runtime::Link;
 use super::scratch::with_scratch;
 use super::window::Window;
@@ -24,6 +25,8 @@ pub(crate) struct Gated {
     gate: BlockWeights,
     up: BlockWeights,
     form: Form,
+    /// The product after this one.
+    next: Option<Stage>,
     runtime: Link,
 }
 
@@ -41,8 +44,21 @@ impl Gated {
             gate,
             up,
             form: Form::Float,
+            next: None,
             runtime,
         })
+    }
+
+    /// Of the gate: each part begins with it.
+    pub(super) fn stage(&self) -> Stage {
+        Stage {
+            matrices: tvec![self.gate.clone()],
+            rows_per_item: BLOCK,
+        }
+    }
+
+    pub(super) fn go_on_with(&mut self, next: Stage) {
+        self.next = Some(next);
     }
 
     /// The same, giving its rows in a form, if it does not already.
@@ -98,15 +114,26 @@ impl EvalOp for Gated {
             let step = (SCRATCH / (2 * rows * BLOCK)).max(1);
             runtime.team.run(parts, &|part| {
                 let all = share(blocks, parts, part);
+                let next = || {
+                    let member = runtime.team.ends_run(part, parts)?;
+                    self.next.as_ref()?.start(runtime, member)
+                };
                 for first in all.clone().step_by(step) {
                     let range = first * BLOCK..(first + step).min(all.end) * BLOCK;
                     let width = range.len();
                     with_scratch(2 * rows * width, |scratch| {
                         let (g, u) = scratch.split_at_mut(rows * width);
-                        for (w, y) in [(&gate, &mut *g), (&up, &mut *u)] {
+                        let last = range.end == all.end * BLOCK;
+                        let after = if last { next() } else { None };
+                        let after = after.or(Some((gate, range.end)));
+                        let products = [
+                            (&gate, &mut *g, Some((up, range.start))),
+                            (&up, &mut *u, after),
+                        ];
+                        for (w, y, then) in products {
                             let y = Output::new(y, width, range.start);
                             // SAFETY: `y` has these rows and columns, this thread's.
-                            unsafe { linear(w, &activations, range.clone(), y) };
+                            unsafe { linear(w, &activations, range.clone(), y, then) };
                         }
                         silu_mul(runtime.backend, g, u);
                         for (row, values) in g.chunks_exact(width).enumerate() {

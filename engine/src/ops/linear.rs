@@ -6,6 +6,7 @@ use super::activations::{Form, check_rows, encoded};
 use super::attributes::BlockWeights;
 use super::gated::Gated;
 use super::pool::Buffer;
+use super::route::Stage;
 use super::runtime::Link;
 use crate::kernels::blocks::BlockMatrix;
 use crate::kernels::encoding::Encoding;
@@ -25,6 +26,8 @@ pub(crate) const MOST_MATRICES: usize = 4;
 pub(crate) struct Linear {
     encoding: Encoding,
     matrices: TVec<BlockWeights>,
+    /// The product after this one.
+    next: Option<Stage>,
     runtime: Link,
 }
 
@@ -33,6 +36,7 @@ impl Linear {
         Self {
             encoding,
             matrices: tvec![matrix],
+            next: None,
             runtime,
         }
     }
@@ -60,6 +64,17 @@ impl Linear {
             _ => [second, first],
         };
         Gated::new(self.encoding, pair.map(Clone::clone), self.runtime.clone())
+    }
+
+    pub(super) fn stage(&self) -> Stage {
+        Stage {
+            matrices: self.matrices.clone(),
+            rows_per_item: LEAST_ROWS,
+        }
+    }
+
+    pub(super) fn go_on_with(&mut self, next: Stage) {
+        self.next = Some(next);
     }
 
     /// Matrices that it multiplies with.
@@ -110,14 +125,21 @@ impl EvalOp for Linear {
         let parts = runtime.team.parts(total);
         runtime.team.run(parts, &|part| {
             let mut range = share(total, parts, part);
+            let next = || {
+                let member = runtime.team.ends_run(part, parts)?;
+                self.next.as_ref()?.start(runtime, member)
+            };
+            let mut following = products.iter().skip(1).map(|(w, _)| (*w, 0));
             for (w, y) in &products {
                 let here = range.start.min(chunks(w))..range.end.min(chunks(w));
                 range = range.start - here.start..range.end - here.end;
                 let rows = here.start * LEAST_ROWS..(here.end * LEAST_ROWS).min(w.rows());
+                let following = following.next();
+                let then = if range.is_empty() { next() } else { following };
                 if !rows.is_empty() {
                     // SAFETY: `y` is `[activations.rows(), w.rows()]`, outlives
                     // `run` in `buffers`, and the shares are disjoint.
-                    unsafe { linear(w, &activations, rows, *y) };
+                    unsafe { linear(w, &activations, rows, *y, then) };
                 }
             }
         });

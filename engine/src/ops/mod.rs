@@ -24,6 +24,7 @@ mod matmul;
 mod norm;
 mod parse;
 mod pool;
+mod route;
 mod runtime;
 mod scratch;
 #[allow(unsafe_code)]
@@ -44,6 +45,7 @@ pub(crate) use linear::Linear;
 pub(crate) use matmul::MatMul;
 pub(crate) use norm::Norm;
 pub(crate) use pool::Pool;
+pub(crate) use route::route;
 pub(crate) use runtime::Runtime;
 
 /// Registers the parsers of our operators, in place of tract's.

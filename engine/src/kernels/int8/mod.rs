@@ -4,6 +4,7 @@
 //! few rows of W share the loads of x. Prefill unpacks a group of W once for a
 //! tile of rows of x, which pass block-wise through the caches.
 
+mod ahead;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -19,12 +20,15 @@ mod tile;
 
 use std::ops::Range;
 
+use self::ahead::{Ahead, LINE};
 use self::encode::Order;
 use self::group::{GROUP, Group};
 use self::tile::{FRACTIONAL, OTHER, PACKED, SYMMETRIC, Shape, Sink, Steps, Unit, tile};
 use super::backend::{Backend, Kind};
 use super::blocks::{BLOCK, Bits, BlockMatrix, Floats, ZeroPoints};
 use super::linear::Output;
+
+pub(crate) use self::ahead::Then;
 
 /// Bytes of encoded rows that pass together: they stay in the first cache of
 /// 32 KB while the rows of W pass.
@@ -52,6 +56,8 @@ pub(super) struct Job<'a> {
     pub(super) x_rows: usize,
     pub(super) order: Order,
     pub(super) y: Output,
+    /// What this thread reads next: a hint.
+    pub(super) then: Option<Then<'a>>,
 }
 
 impl Job<'_> {
@@ -284,6 +290,7 @@ unsafe fn products<
         },
         of_unit: bytes(job.w, shape.blocks * shape.unit_rows),
         of_groups: of_group.map(|bytes| bytes * shape.groups()),
+        ahead: Ahead::new(job, &rows),
         rows: rows.clone(),
     };
     // The units of which all rows are wanted, and the others.
@@ -335,6 +342,7 @@ struct Pass<'a> {
     of_unit: [usize; 3],
     /// Bytes that are read of a unit.
     of_groups: [usize; 3],
+    ahead: Ahead,
     rows: Range<usize>,
 }
 
@@ -381,9 +389,21 @@ impl Pass<'_> {
             within: self.rows.clone(),
         };
         for _ in (units.start..units.end).step_by(R) {
+            let ahead = |kind, place| self.ahead.of(kind, place);
+            let asked = ahead(0, at[0].quants);
             // SAFETY: features, units and rows by the contract; stored are rows
             // and columns of y only.
-            unsafe { tile::<G, BITS, F, R, T, CHECK>(self.shape, &self.steps, &mut at, x, &sink) };
+            unsafe {
+                if T == 1 {
+                    for (kind, place) in at[0].places().into_iter().enumerate().skip(1) {
+                        let place = ahead(kind, place);
+                        for line in (0..R * self.of_unit[kind]).step_by(LINE) {
+                            G::prefetch(place.wrapping_add(line));
+                        }
+                    }
+                }
+                tile::<G, BITS, F, R, T, CHECK>(self.shape, &self.steps, &mut at, x, asked, &sink);
+            }
             for unit in &mut at {
                 *unit = unit.offset(on);
             }

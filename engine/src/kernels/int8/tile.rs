@@ -12,6 +12,7 @@
 
 use std::ops::Range;
 
+use super::ahead::LINE;
 use super::group::{GROUP, Group};
 use crate::kernels::linear::Output;
 
@@ -32,10 +33,6 @@ macro_rules! unrolled {
     };
 }
 
-/// How far ahead of a product its weights are asked for: units follow each other
-/// in the file, so this is also where the next ones are.
-const AHEAD: usize = 32768;
-
 /// The forms of weights: f16 scales and the middle of the range as zero point,
 pub(super) const SYMMETRIC: u8 = 0;
 /// f16 scales and integer zero points,
@@ -55,6 +52,11 @@ pub(super) struct Unit {
 }
 
 impl Unit {
+    /// The places of quants, scales and zero points.
+    pub(super) fn places(self) -> [*const u8; 3] {
+        [self.quants, self.scales, self.zero_points]
+    }
+
     /// The place so many bytes further on; may be outside, and is then not read.
     #[inline(always)]
     pub(super) fn offset(self, by: [isize; 3]) -> Self {
@@ -259,7 +261,8 @@ impl Sink {
 }
 
 /// Computes `R` units against `T` rows of x and leaves `units` behind their last
-/// groups. `CHECK`: only the columns within the sink's are stored.
+/// groups. Meanwhile asks for as many quants from `asked` on if `T` is 1. `CHECK`: only
+/// the columns within the sink's are stored.
 ///
 /// # Safety
 /// The backend's features; units of `shape` and encoded rows of as many groups;
@@ -277,6 +280,7 @@ pub(super) unsafe fn tile<
     steps: &Steps,
     units: &mut [Unit; R],
     mut x: [*const u8; T],
+    mut asked: *const u8,
     sink: &Sink,
 ) {
     const {
@@ -289,7 +293,7 @@ pub(super) unsafe fn tile<
         let mut totals = zero;
         let groups = shape.groups() / shape.unit_rows;
         for _ in 0..groups {
-            group::<G, BITS, F, R, T>(steps, units, &mut x, &mut totals);
+            group::<G, BITS, F, R, T>(steps, units, &mut x, &mut asked, &mut totals);
         }
         if shape.unit_rows == 1 {
             if T > 1 {
@@ -318,10 +322,10 @@ pub(super) unsafe fn tile<
         }
         let first = totals;
         let mut middle = zero;
-        group::<G, BITS, F, R, T>(steps, units, &mut x, &mut middle);
+        group::<G, BITS, F, R, T>(steps, units, &mut x, &mut asked, &mut middle);
         totals = zero;
         for _ in 0..groups {
-            group::<G, BITS, F, R, T>(steps, units, &mut x, &mut totals);
+            group::<G, BITS, F, R, T>(steps, units, &mut x, &mut asked, &mut totals);
         }
         // A macro, as a closure would lack the target features.
         macro_rules! pairs {
@@ -354,7 +358,8 @@ pub(super) unsafe fn tile<
     }
 }
 
-/// Adds a group's products to `totals` and goes on to the next group.
+/// Adds a group's products to `totals` and goes on to the next group. `asked` is
+/// what is asked for meanwhile, in the order in which it lies.
 ///
 /// # Safety
 /// The backend's features; a group is left in all.
@@ -363,6 +368,7 @@ unsafe fn group<G: Group, const BITS: usize, const F: u8, const R: usize, const 
     steps: &Steps,
     units: &mut [Unit; R],
     x: &mut [*const u8; T],
+    asked: &mut *const u8,
     totals: &mut [[G::Lanes; T]; R],
 ) {
     // SAFETY: features and the group by the contract.
@@ -373,10 +379,13 @@ unsafe fn group<G: Group, const BITS: usize, const F: u8, const R: usize, const 
             let values = G::activations(x[0].cast());
             let of_x = sums::<G>(x[0]);
             x[0] = x[0].add(G::RECORD);
+            let ahead = *asked;
+            *asked = ahead.wrapping_add(R * bytes);
             unrolled!(r below R {
                 let w = G::weights(units[r].quants);
-                G::prefetch(units[r].quants.wrapping_add(AHEAD));
-                G::prefetch(units[r].scales.wrapping_add(AHEAD / 8));
+                for line in (0..bytes).step_by(LINE) {
+                    G::prefetch(ahead.wrapping_add(r * bytes + line));
+                }
                 units[r].quants = units[r].quants.add(bytes);
                 let of_w = params::<G, BITS, F>(&mut units[r], steps);
                 let total = accumulate::<G, BITS, F>(totals[r][0], w, of_w, values, of_x);
