@@ -79,7 +79,8 @@ impl Session {
     ///
     /// A draft is verified so: a step reads all weights however many tokens it
     /// takes, and they are the logits that [`Self::decode`] gives token by
-    /// token, to the bit with [`Precision::Int8`](crate::Precision::Int8).
+    /// token: with [`Precision::Int8`](crate::Precision::Int8) and up to 15 tokens
+    /// to the bit, otherwise but for the rounding of sums.
     ///
     /// # Errors
     /// As for [`Self::prefill`].

@@ -7,6 +7,7 @@ mod run;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use crate::kernels::EXACT_ROWS;
 use crate::sampling::SamplingOptions;
 
 /// What a caller asks of one generation.
@@ -36,8 +37,9 @@ pub struct GenerateOptions {
 }
 
 impl GenerateOptions {
-    /// Most tokens that [`Self::prompt_lookup`] may ask for.
-    pub const MOST_DRAFTED: usize = 32;
+    /// Most tokens that [`Self::prompt_lookup`] may ask for: a step of more would
+    /// be computed by kernels for prompts, whose sums differ in the last bit.
+    pub const MOST_DRAFTED: usize = EXACT_ROWS - 1;
 }
 
 /// Why a generation ended.

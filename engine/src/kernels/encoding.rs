@@ -19,6 +19,11 @@ pub enum Precision {
     Int8,
 }
 
+/// Rows up to which, in int8, what comes out for a row is the same to the bit,
+/// whatever rows are computed with it. More rows are encoded in tiles, where a
+/// backend has kernels for them.
+pub(crate) const EXACT_ROWS: usize = encode::TILE - 1;
+
 /// How a row of activations is encoded for the products with one kind of
 /// weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,10 +61,7 @@ impl Encoding {
 
     /// Of [`Precision::Int8`]: the order of the values.
     pub(super) fn order(&self) -> encode::Order {
-        encode::Order {
-            bits: self.bits,
-            across: int8::across(self.backend),
-        }
+        int8::order(self.backend, self.bits)
     }
 
     /// Bytes of an encoded row.

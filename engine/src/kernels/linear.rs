@@ -44,11 +44,23 @@ impl Output {
 
 impl Output {
     /// The window from row `row` on.
-    #[cfg(target_arch = "aarch64")]
     pub(super) fn from_row(self, row: usize) -> Self {
         Self {
             start: self.start.wrapping_add(row * self.stride),
             stride: self.stride,
+        }
+    }
+
+    /// Writes columns that follow each other.
+    ///
+    /// # Safety
+    /// As for [`Self::set`], for each.
+    #[inline(always)]
+    pub(super) unsafe fn set_all(self, row: usize, column: usize, values: &[f32]) {
+        // SAFETY: inside the output by the contract.
+        unsafe {
+            let at = self.start.wrapping_add(row * self.stride + column);
+            at.copy_from_nonoverlapping(values.as_ptr(), values.len());
         }
     }
 
@@ -109,7 +121,7 @@ mod tests {
     use super::super::Backend;
     use super::super::blocks::tests::{Lcg, Owned};
     use super::super::blocks::{BLOCK, Bits, Floats, ZeroPoints};
-    use super::super::encoding::{Encoding, Precision, tests::Owned as Activations};
+    use super::super::encoding::{EXACT_ROWS, Encoding, Precision, tests::Owned as Activations};
     use super::*;
 
     /// In f64, from the dequantised rows: independent of the kernels' order.
@@ -194,14 +206,13 @@ mod tests {
         }
     }
 
-    /// Prompt lookup decoding relies on it. From 16 rows on prefill may sum in
-    /// another order.
+    /// Prompt lookup decoding relies on it.
     #[test]
     fn an_int8_row_does_not_depend_on_the_rows_beside_it() {
         for (rows, columns) in [(9, 576), (7, 128), (5, 96)] {
             for bits in [Bits::Four, Bits::Eight] {
                 let owned = Owned::random(rows, columns, bits, 11);
-                let x = Lcg(5).units(15 * columns);
+                let x = Lcg(5).units(EXACT_ROWS * columns);
                 for w in owned.views() {
                     for backend in Backend::available() {
                         let encoding = Encoding::new(backend, Precision::Int8, bits, columns);
@@ -209,7 +220,7 @@ mod tests {
                             .chunks_exact(columns)
                             .flat_map(|x| compute(&w, &Activations::new(encoding, x), 1))
                             .collect();
-                        for x_rows in [2, 4, 7, 8, 15] {
+                        for x_rows in [2, 4, 7, 8, EXACT_ROWS] {
                             let x = &x[..x_rows * columns];
                             let y = compute(&w, &Activations::new(encoding, x), x_rows);
                             assert_eq!(y, alone[..y.len()], "{backend:?} {x_rows}");

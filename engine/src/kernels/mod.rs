@@ -20,5 +20,6 @@ pub(crate) mod silu;
 mod vector;
 
 pub use backend::Backend;
+pub(crate) use encoding::EXACT_ROWS;
 pub use encoding::Precision;
 pub use kv_cache::KvFormat;

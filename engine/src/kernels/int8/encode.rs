@@ -11,9 +11,10 @@
 //! of four bytes across the blocks (see [`super::across`]) the words are transposed
 //! likewise.
 //!
-//! There, and for 4 bits, 16 rows at a time are encoded in a tile instead
-//! (`super::prefill`): for each block the 16 rows' 32 values each, even elements
-//! first, then their 16 scales, then their 16 sums.
+//! Where a backend has kernels for it, and for 4 bits, 16 rows at a time are
+//! encoded in a tile instead (`super::prefill`): for each block the 16 rows' 32
+//! values each, even elements first, then their 16 scales, then their 16 sums.
+//! [`Tiles`] says how the values of the rows lie.
 
 use super::group::{GROUP, GROUP_WEIGHTS};
 use super::tile::Shape;
@@ -38,6 +39,18 @@ pub(crate) struct Order {
     pub(crate) bits: Bits,
     /// Words are dealt across the blocks of a group.
     pub(crate) across: bool,
+    pub(crate) tiles: Tiles,
+}
+
+/// How many rows are encoded together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tiles {
+    /// No tiles.
+    None,
+    /// A row's values in a row.
+    Rows,
+    /// Two rows together: eight values of the one, eight of the other.
+    Pairs,
 }
 
 impl Order {
@@ -68,17 +81,16 @@ impl Order {
 }
 
 /// Rows in a tile.
-pub(super) const TILE: usize = 16;
+pub(in crate::kernels) const TILE: usize = 16;
 /// Bytes of a tile's block.
 pub(super) const TILE_BLOCK: usize = TILE * (BLOCK + 4 + 4);
 
 impl Order {
     /// Tiles among `rows` rows.
     pub(super) fn tiles(self, rows: usize) -> usize {
-        if self.across && self.bits == Bits::Four {
-            rows / TILE
-        } else {
-            0
+        match self.tiles {
+            Tiles::None => 0,
+            Tiles::Rows | Tiles::Pairs => rows / TILE,
         }
     }
 }
@@ -119,11 +131,17 @@ impl Place {
         let mut words = [0; WORDS];
         if let Some(row) = self.in_tile {
             let start = self.offset + block * TILE_BLOCK;
-            for (i, word) in words.iter_mut().enumerate() {
-                *word = 4 * i;
-            }
             let scale = start + TILE * BLOCK + 4 * row;
-            (start + row * BLOCK, words, scale, scale + TILE * 4)
+            let pairs = self.order.tiles == Tiles::Pairs;
+            for (i, word) in words.iter_mut().enumerate() {
+                *word = if pairs { i / 2 * 16 + i % 2 * 4 } else { 4 * i };
+            }
+            let first = if pairs {
+                row / 2 * 2 * BLOCK + row % 2 * 8
+            } else {
+                row * BLOCK
+            };
+            (start + first, words, scale, scale + TILE * 4)
         } else {
             let (group, in_group) = (block / GROUP, block % GROUP);
             let start = self.offset + group * RECORD;
@@ -329,9 +347,16 @@ pub(crate) mod tests {
     fn values_are_kept_within_half_a_step() {
         for bits in [Bits::Four, Bits::Eight] {
             for across in [false, true] {
-                for columns in [32, 64, 96, 128, 576] {
-                    for rows in [1, 17] {
-                        check(Order { bits, across }, columns, rows);
+                for tiles in [Tiles::None, Tiles::Rows, Tiles::Pairs] {
+                    let order = Order {
+                        bits,
+                        across,
+                        tiles,
+                    };
+                    for columns in [32, 64, 96, 128, 576] {
+                        for rows in [1, 17] {
+                            check(order, columns, rows);
+                        }
                     }
                 }
             }

@@ -13,7 +13,7 @@ pub(crate) mod encode;
 mod group;
 #[cfg(target_arch = "aarch64")]
 mod neon;
-#[cfg(target_arch = "aarch64")]
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
 mod prefill;
 mod scalar;
 mod tile;
@@ -21,7 +21,7 @@ mod tile;
 use std::ops::Range;
 
 use self::ahead::{Ahead, LINE};
-use self::encode::Order;
+use self::encode::{Order, Tiles};
 use self::group::{GROUP, Group};
 use self::tile::{FRACTIONAL, OTHER, PACKED, SYMMETRIC, Shape, Sink, Steps, Unit, tile};
 use super::backend::{Backend, Kind};
@@ -37,12 +37,24 @@ const PANEL_BYTES: usize = 24 << 10;
 /// while the panels pass.
 const STRIPE_BYTES: usize = 96 << 10;
 
-/// Whether a backend's words are dealt across the blocks of a group.
-pub(crate) fn across(backend: Backend) -> bool {
-    match backend.kind() {
+/// The order in which a backend meets quants of `bits`.
+pub(super) fn order(backend: Backend, bits: Bits) -> Order {
+    let (across, tiles) = match backend.kind() {
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx512Vnni => (false, Tiles::Rows),
         #[cfg(target_arch = "aarch64")]
-        Kind::NeonDotprod | Kind::NeonI8mm => true,
-        _ => false,
+        Kind::NeonDotprod => (true, Tiles::Rows),
+        #[cfg(target_arch = "aarch64")]
+        Kind::NeonI8mm => (true, Tiles::Pairs),
+        _ => (false, Tiles::None),
+    };
+    Order {
+        bits,
+        across,
+        tiles: match bits {
+            Bits::Four => tiles,
+            Bits::Eight => Tiles::None,
+        },
     }
 }
 
@@ -147,9 +159,34 @@ pub(super) unsafe fn linear(backend: Backend, job: &Job<'_>, rows: Range<usize>)
     let shape = Shape::new(job.w.blocks());
     let whole = job.w.rows() - shape.rest(job.w.rows());
     let units = rows.start.min(whole)..rows.end.min(whole);
+    let tiles = job.order.tiles(job.x_rows);
+    // SAFETY: a Backend of a kind exists only where its features do; so many rows
+    // are encoded in tiles; the rest by the contract.
+    unsafe {
+        match backend.kind() {
+            _ if tiles == 0 || rows.is_empty() => {}
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512Vnni => prefill::vnni(job, rows.clone(), tiles),
+            #[cfg(target_arch = "aarch64")]
+            Kind::NeonDotprod => prefill::sdot(job, rows.clone(), tiles),
+            #[cfg(target_arch = "aarch64")]
+            Kind::NeonI8mm => prefill::smmla(job, rows.clone(), tiles),
+            _ => unreachable!("{backend:?} has no tiles, see `order`"),
+        }
+    }
+    // The rows of x that fill no tile.
+    let done = tiles * encode::TILE;
+    let job = &Job {
+        x: job.x_row(done),
+        x_rows: job.x_rows - done,
+        y: job.y.from_row(done),
+        ..*job
+    };
+    if job.x_rows == 0 {
+        return;
+    }
     if !units.is_empty() {
-        // SAFETY: a Backend of a kind exists only where its features do; the rest
-        // by the contract.
+        // SAFETY: as above.
         unsafe {
             match backend.kind() {
                 Kind::Scalar => scalar(job, units),
@@ -160,7 +197,7 @@ pub(super) unsafe fn linear(backend: Backend, job: &Job<'_>, rows: Range<usize>)
                 #[cfg(target_arch = "aarch64")]
                 Kind::Neon => neon(job, units),
                 #[cfg(target_arch = "aarch64")]
-                Kind::NeonDotprod | Kind::NeonI8mm => tiled_dotprod(job, units),
+                Kind::NeonDotprod | Kind::NeonI8mm => dotprod(job, units),
             }
         }
     }
@@ -169,37 +206,6 @@ pub(super) unsafe fn linear(backend: Backend, job: &Job<'_>, rows: Range<usize>)
             // SAFETY: the row and column are inside y by the contract.
             unsafe { job.y.set(t, row, single(job, row, t)) };
         }
-    }
-}
-
-/// The rows of x that are encoded in tiles by [`prefill`], the others as decode
-/// has them.
-///
-/// # Safety
-/// dotprod; otherwise as for [`linear`].
-#[cfg(target_arch = "aarch64")]
-unsafe fn tiled_dotprod(job: &Job<'_>, rows: Range<usize>) {
-    let tiles = job.order.tiles(job.x_rows);
-    if tiles > 0 {
-        // SAFETY: by the contract; so many rows are encoded in tiles.
-        unsafe {
-            match form(job.w) {
-                SYMMETRIC => prefill::products::<SYMMETRIC>(job, rows.clone(), tiles),
-                PACKED => prefill::products::<PACKED>(job, rows.clone(), tiles),
-                _ => prefill::products::<OTHER>(job, rows.clone(), tiles),
-            }
-        }
-    }
-    let done = tiles * encode::TILE;
-    let rest = Job {
-        x: job.x.wrapping_add(done * job.x_stride),
-        x_rows: job.x_rows - done,
-        y: job.y.from_row(done),
-        ..*job
-    };
-    if rest.x_rows > 0 {
-        // SAFETY: by the contract; these rows are not in tiles.
-        unsafe { dotprod(&rest, rows) }
     }
 }
 

@@ -1,0 +1,175 @@
+//! Prefill: 16 rows of x against a few rows of W, of 4 bits.
+//!
+//! In decode a lane sums a block, and the activations of each block fill whole
+//! registers. With many rows of x it is the other way round: the words of some
+//! rows of W are transposed, so that a lane is a row (or a row of W and one of x),
+//! and words of x come one by one. The scales of a block are then applied once
+//! for several rows, and a load of activations serves more products.
+//!
+//! The rows of x are encoded in tiles for it (see [`super::encode`]). The sums run
+//! over the blocks in one lane: they are not those of [`super::tile`] to the bit.
+
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "aarch64")]
+mod sdot;
+#[cfg(target_arch = "aarch64")]
+mod smmla;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
+
+use std::ops::Range;
+
+use super::Job;
+use super::encode::TILE;
+use super::tile::{OTHER, PACKED, SYMMETRIC};
+use crate::kernels::blocks::{Bits, Floats};
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use vnni::vnni;
+#[cfg(target_arch = "aarch64")]
+pub(super) use {sdot::sdot, smmla::smmla};
+
+/// Rows of W that pass while a tile of x stays in the first cache.
+const STRIPE: usize = 16;
+
+/// Some rows' scales of a block, and their zero points: as integers, or an eighth
+/// of them as floats, for the sums of x, which are times eight.
+#[derive(Clone, Copy)]
+#[repr(C, align(16))]
+struct Params<const ROWS: usize> {
+    scales: [f32; ROWS],
+    ints: [i32; ROWS],
+    floats: [f32; ROWS],
+}
+
+/// The products of [`TILE`] rows of x with `ROWS` rows of W on one backend.
+///
+/// # Safety
+/// Every method may use instructions of the implementing backend: they are called
+/// only beneath an entry function that has its target features.
+unsafe trait Tile<const ROWS: usize> {
+    /// The products of form `F`: of each row of x with each row of W.
+    ///
+    /// # Safety
+    /// A row's quants at each of `quants`, `params` for its blocks, and a tile of as
+    /// many blocks at `x`, in the order that the backend asks for.
+    unsafe fn products<const F: u8>(
+        quants: [*const u8; ROWS],
+        params: &[Params<ROWS>],
+        x: *const u8,
+        y: &mut [[f32; ROWS]; TILE],
+    );
+
+    /// Widens the scales of some rows, of as many blocks as `params`.
+    ///
+    /// # Safety
+    /// The backend's features.
+    unsafe fn scales(rows: [&[u16]; ROWS], params: &mut [Params<ROWS>]);
+}
+
+/// Computes the columns `rows` of the first `tiles * 16` rows of `y`.
+///
+/// # Safety
+/// The backend's features; `job` as for [`super::linear`], with weights of 4 bits
+/// and so many rows of x encoded in tiles.
+#[inline(always)]
+unsafe fn products<B: Tile<ROWS>, const ROWS: usize>(
+    job: &Job<'_>,
+    rows: Range<usize>,
+    tiles: usize,
+) {
+    // SAFETY: by the contract.
+    unsafe {
+        match super::form(job.w) {
+            SYMMETRIC => products_of::<B, ROWS, SYMMETRIC>(job, rows, tiles),
+            PACKED => products_of::<B, ROWS, PACKED>(job, rows, tiles),
+            _ => products_of::<B, ROWS, OTHER>(job, rows, tiles),
+        }
+    }
+}
+
+/// # Safety
+/// As for [`products`], with weights of the form `F`.
+#[inline(always)]
+unsafe fn products_of<B: Tile<ROWS>, const ROWS: usize, const F: u8>(
+    job: &Job<'_>,
+    rows: Range<usize>,
+    tiles: usize,
+) {
+    const { assert!(STRIPE.is_multiple_of(ROWS)) };
+    debug_assert_eq!(job.w.bits(), Bits::Four);
+    let blocks = job.w.blocks();
+    let zero = Params {
+        scales: [0.0; ROWS],
+        ints: [0; ROWS],
+        floats: [0.0; ROWS],
+    };
+    let mut params = vec![zero; blocks * (STRIPE / ROWS)];
+    let mut y = [[0.0; ROWS]; TILE];
+    for stripe in rows.clone().step_by(STRIPE) {
+        let end = (stripe + STRIPE).min(rows.end);
+        // The last rows may be fewer: the last one is computed again then.
+        let strip = |first: usize| -> [usize; ROWS] {
+            let mut rows = [0; ROWS];
+            for (i, row) in rows.iter_mut().enumerate() {
+                *row = (first + i).min(end - 1);
+            }
+            rows
+        };
+        let firsts = (stripe..end).step_by(ROWS);
+        for (first, params) in firsts.clone().zip(params.chunks_exact_mut(blocks)) {
+            // SAFETY: the features by the contract.
+            unsafe { read_params::<B, ROWS, F>(job, strip(first), params) };
+        }
+        for tile in 0..tiles {
+            let x = job.x.wrapping_add(tile * TILE * job.x_stride);
+            for (first, params) in firsts.clone().zip(params.chunks_exact(blocks)) {
+                let mut quants = [x; ROWS];
+                for (quants, row) in quants.iter_mut().zip(strip(first)) {
+                    *quants = job.w.quants(row).as_ptr();
+                }
+                // SAFETY: the features, a tile of x and rows of W by the contract.
+                unsafe { B::products::<F>(quants, params, x, &mut y) };
+                let count = ROWS.min(end - first);
+                for (t, values) in y.iter().enumerate() {
+                    // SAFETY: the rows and columns are inside y by the contract.
+                    unsafe { job.y.set_all(tile * TILE + t, first, &values[..count]) };
+                }
+            }
+        }
+    }
+}
+
+/// Reads the scales and zero points of all blocks of some rows.
+///
+/// # Safety
+/// The backend's features.
+#[inline(always)]
+unsafe fn read_params<B: Tile<ROWS>, const ROWS: usize, const F: u8>(
+    job: &Job<'_>,
+    rows: [usize; ROWS],
+    params: &mut [Params<ROWS>],
+) {
+    let blocks = params.len();
+    let scales = job.w.parts().1;
+    if let Floats::F16(scales) = scales {
+        let mut of_rows: [&[u16]; ROWS] = [&[]; ROWS];
+        for (of_row, row) in of_rows.iter_mut().zip(rows) {
+            *of_row = &scales[row * blocks..][..blocks];
+        }
+        // SAFETY: the features by the contract.
+        unsafe { B::scales(of_rows, params) };
+    }
+    if F == SYMMETRIC {
+        return;
+    }
+    for (b, of) in params.iter_mut().enumerate() {
+        for (i, &row) in rows.iter().enumerate() {
+            let (scale, zero_point) = job.w.scale_and_zero_point(row, b);
+            of.scales[i] = scale;
+            of.ints[i] = zero_point as i32;
+            of.floats[i] = zero_point / 8.0;
+        }
+    }
+}
