@@ -45,3 +45,9 @@ pub use model::{LoadOptions, Model};
 pub use sampling::{SamplingError, SamplingOptions};
 pub use session::Session;
 pub use text::ChatInput;
+
+/// For `benches/kernels.rs` alone.
+#[doc(hidden)]
+pub mod bench {
+    pub use crate::kernels::bench::*;
+}
