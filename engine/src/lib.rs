@@ -20,6 +20,7 @@
 
 #![deny(unsafe_code)]
 
+mod cores;
 mod error;
 mod folder;
 mod generate;
