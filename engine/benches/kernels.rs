@@ -1,11 +1,12 @@
 //! How fast each kernel is on this machine, with every backend that it has.
 //!
 //! ```sh
-//! cargo bench -p chaski-engine                       # all, some minutes
-//! cargo bench -p chaski-engine -- decode             # those with that in their name
-//! cargo bench -p chaski-engine -- 'int8.*avx2'       # a regular expression
-//! cargo test --release -p chaski-engine --benches    # each once, to see that it runs
+//! cargo bench --workspace --bench kernels                    # all, some minutes
+//! cargo bench --workspace --bench kernels -- decode::int8    # a regular expression
+//! cargo test --release --workspace --bench kernels           # each once: does it run?
 //! ```
+//!
+//! (`--workspace`, as another set of packages would compile tract anew.)
 //!
 //! One thread computes, except where `read` says how many. The figures under the
 //! times:
@@ -245,11 +246,10 @@ fn read(bencher: Bencher<'_, '_>, threads: usize) {
     let bytes = if measuring() { 2 * COLD } else { 1 << 20 };
     let memory: Vec<u64> = (0..bytes as u64 / 8).collect();
     let share = memory.len().div_ceil(threads);
-    let sum = |part: &[u64]| part.iter().fold(0u64, |sum, x| sum.wrapping_add(*x));
     bencher.counter(BytesCount::new(bytes)).bench_local(|| {
         std::thread::scope(|scope| {
             for part in memory.chunks(share) {
-                scope.spawn(move || black_box(sum(part)));
+                scope.spawn(move || black_box(chaski_engine::bench::read(part)));
             }
         });
     });

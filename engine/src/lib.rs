@@ -47,7 +47,7 @@ pub use sampling::{SamplingError, SamplingOptions};
 pub use session::Session;
 pub use text::ChatInput;
 
-/// For `benches/kernels.rs` alone.
+/// For `benches/kernels.rs` and `chaski bench` alone.
 #[doc(hidden)]
 pub mod bench {
     pub use crate::kernels::bench::*;

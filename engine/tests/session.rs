@@ -420,11 +420,10 @@ fn a_token_reads_each_matrix_once() {
     let attention = a.hidden_size * (2 * a.heads + 2 * a.kv_heads) * a.head_dim;
     let weights = a.layers * (attention + 3 * a.hidden_size * a.intermediate_size);
     let head = a.vocab_size * a.hidden_size;
-    // 4 bits and an f16 for each 32: the embedding is the head.
-    assert_eq!(
-        model.weight_bytes_per_token(),
-        ((weights + head) / 32 * 18) as u64
-    );
+    let zero_points = a.vocab_size * (a.hidden_size / 32).div_ceil(2);
+    // 4 bits and an f16 for each 32; the embedding is the head and has zero points.
+    let bytes = (weights + head) / 32 * 18 + zero_points;
+    assert_eq!(model.weight_bytes_per_token(), bytes as u64);
 }
 
 #[test]

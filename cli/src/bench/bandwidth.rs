@@ -93,16 +93,11 @@ fn seconds(part: &[u64], barrier: &Barrier) -> f64 {
     for _ in 0..PASSES {
         barrier.wait();
         let start = Instant::now();
-        black_box(sum(part));
+        black_box(chaski_engine::bench::read(part));
         barrier.wait();
         best = best.min(start.elapsed().as_secs_f64());
     }
     best
-}
-
-/// A loop that every compiler makes vectors of.
-fn sum(part: &[u64]) -> u64 {
-    part.iter().fold(0, |sum, word| sum.wrapping_add(*word))
 }
 
 fn cache_bytes() -> Option<u64> {
@@ -162,10 +157,9 @@ mod tests {
     #[test]
     fn every_number_of_threads_reads() {
         let memory = vec![1u64; 1000];
-        for threads in [1, 2, 3, 2000] {
-            let speed = read(&memory, threads.min(8), &[]);
+        for threads in [1, 2, 3, 8] {
+            let speed = read(&memory, threads, &[]);
             assert!(speed.is_finite() && speed > 0.0);
         }
-        assert_eq!(sum(&memory), 1000);
     }
 }

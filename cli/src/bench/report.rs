@@ -134,7 +134,7 @@ fn markdown(report: &Report) -> String {
     let machine = &report.machine;
     let mut text = format!(
         "{}: {} family, {} layers of {}, {} heads ({} KV), {} tokens, {} on disk\n\
-         {} ({}, {} cores), kernels: {}, chaski {}\n\n",
+         {} ({}, {} cores{}), kernels: {}, chaski {}\n\n",
         model.name,
         model.family,
         model.layers,
@@ -146,6 +146,7 @@ fn markdown(report: &Report) -> String {
         machine.processor,
         machine.architecture,
         machine.cores,
+        pinned(report.cores.as_deref()),
         report.kernel_backend,
         report.chaski_version,
     );
@@ -195,14 +196,46 @@ fn markdown(report: &Report) -> String {
     text.push_str(&speeds.to_string());
     text.push('\n');
     text.push_str(&loads.to_string());
-    if let Some(buffer) = report.read_buffer.filter(|buffer| buffer.fits_cache()) {
+    text.push_str(&report.read_buffer.map_or_else(String::new, |buffer| {
+        caches(buffer, model.weight_bytes_per_token)
+    }));
+    text
+}
+
+/// What is to be said of the figures where caches have a part in them.
+fn caches(buffer: Buffer, weights: u64) -> String {
+    let Some(cache) = buffer.cache_bytes else {
+        return String::new();
+    };
+    let (cache_size, mut text) = (human(cache), String::new());
+    if buffer.fits_cache() {
+        let bytes = human(buffer.bytes);
         text.push_str(&format!(
-            "\nReading is faster than memory: of the {} that were read, caches of {} hold much.\n",
-            human(buffer.bytes),
-            human(buffer.cache_bytes.unwrap_or(0)),
+            "\nThe machine's cache of {cache_size} holds much of the {bytes} that were read: \
+             memory alone is slower.\n"
+        ));
+    }
+    if weights <= cache {
+        let weights = human(weights);
+        text.push_str(&format!(
+            "\nA token reads {weights} of weights, which a cache of {cache_size} can hold: more \
+             than 100 % of reading is possible.\n"
         ));
     }
     text
+}
+
+/// Which cores the threads were pinned to.
+fn pinned(cores: Option<&[usize]>) -> String {
+    let numbers: Vec<_> = cores
+        .unwrap_or_default()
+        .iter()
+        .map(usize::to_string)
+        .collect();
+    match numbers.is_empty() {
+        true => String::new(),
+        false => format!(", pinned to {}", numbers.join(", ")),
+    }
 }
 
 /// Bytes per second in GB/s; nothing if there are none.
@@ -290,17 +323,16 @@ mod tests {
     #[test]
     fn weights_are_compared_with_reading() {
         let mut report = report();
+        report.cores = Some(vec![0, 2]);
         let cache_bytes = Some(2_000_000);
         let bytes = 1_000_000_000;
         report.compare_with(Buffer { bytes, cache_bytes }, &[8e9]);
         let text = markdown(&report);
         let row = text.lines().find(|line| line.contains("tg64 @ d4096"));
         let cells: Vec<_> = row.unwrap_or_default().split('|').map(str::trim).collect();
+        assert!(text.contains("4 cores, pinned to 0, 2)"), "{text}");
         assert_eq!(cells[5..7], ["2.0", "25 %"], "{text}");
-        assert!(
-            text.contains(" 8.0 |") && !text.contains("faster than memory"),
-            "{text}"
-        );
+        assert!(text.contains(" 8.0 |") && !text.contains("cache"), "{text}");
         report.compare_with(
             Buffer {
                 bytes: 1_000_000,
@@ -308,6 +340,6 @@ mod tests {
             },
             &[8e9],
         );
-        assert!(markdown(&report).contains("faster than memory"));
+        assert!(markdown(&report).contains("memory alone is slower"));
     }
 }
