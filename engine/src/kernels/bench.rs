@@ -388,7 +388,7 @@ mod tests {
     fn every_word_is_read() {
         for len in [0, 1, 63, 64, 65, 1000] {
             let memory: Vec<u64> = (0..len).collect();
-            assert_eq!(read(&memory), memory.iter().sum());
+            assert_eq!(read(&memory), memory.iter().sum::<u64>());
         }
     }
 
