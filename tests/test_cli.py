@@ -356,23 +356,33 @@ def test_bench(chaski, run, smollm2_folder, tmp_path):
     report = tmp_path / "report.json"
     table = run(
         chaski, "bench", "--model", smollm2_folder, "--prompt", "4,8", "--generate", "3",
-        "--threads", "1,2", "--repetitions", "2", "--json", report,
+        "--threads", "1,2", "--depth", "0,40", "--cores", "0", "--repetitions", "2",
+        "--json", report,
     ).stdout  # fmt: skip
     rows = [line for line in table.splitlines() if re.match(r"\| (pp|tg)\d+ ", line)]
-    assert [row.split()[1] for row in rows] == ["pp4", "pp8", "tg3"] * 2
+    names = [row.split("|")[1].strip() for row in rows]
+    shallow = ["pp4", "pp8", "tg3"]
+    assert names == [*shallow, *(f"{name} @ d40" for name in shallow)] * 2
     report = json.loads(report.read_text())
     assert [one["threads"] for one in report["runs"]] == [1, 2]
+    assert report["cores"] == [0] and report["read_buffer"]["bytes"] > 0
+    data = (smollm2_folder / "model.onnx.data").stat().st_size
+    # All matrices, the embedding once as it is the head, but not RoPE's tables.
+    assert 0.8 * data < report["model"]["weight_bytes_per_token"] < data
     for one in report["runs"]:
-        assert one["load_seconds"] > 0
+        assert one["load_seconds"] > 0 and one["read_bytes_per_second"] > 0
         assert one["memory"]["peak_resident_bytes"] > one["memory"]["anonymous_bytes"] > 0
         for test in one["tests"]:
             assert len(test["tokens_per_second"]["samples"]) == 2
             assert test["tokens_per_second"]["mean"] > 0
+            assert (test["read_bandwidth_percent"] is not None) == test["name"].startswith("tg")
     only_json = run(
         chaski, "bench", "--model", smollm2_folder, "--prompt", "4", "--generate", "1",
         "--repetitions", "1", "--json", "-",
     ).stdout  # fmt: skip
     assert json.loads(only_json)["model"]["layers"] == 30
+    nowhere = run(chaski, "bench", "--model", smollm2_folder, "--cores", "1000", check=False)
+    assert_fails(nowhere, "core 1000")
 
 
 def test_verify(chaski, run, smollm2_folder, tmp_path):

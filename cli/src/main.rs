@@ -123,6 +123,8 @@ mod tests {
             "chaski tokenize --model m --no-special --json",
             "chaski verify m",
             "chaski bench --model m --prompt 16,128 --generate 64 --threads 1,2 --repetitions 1 --json -",
+            "chaski bench --model m --depth 0,4096 --cores 0,2",
+            "chaski generate --model m --prompt x --cores 1",
             "chaski demo --gguf f --question x --threads 1 --cache c",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
@@ -134,6 +136,8 @@ mod tests {
             "chaski generate --ids 1",
             "chaski generate --model m --ids 1,x",
             "chaski bench --model m --threads 0",
+            "chaski bench --model m --cores x",
+            "chaski bench --model m --depth -1",
             "chaski demo --gguf f --model m",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");

@@ -14,6 +14,9 @@ pub struct ModelOptions {
     /// Threads to compute with [default: as many as the machine has cores]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub threads: Option<usize>,
+    /// Cores to pin the threads to, by number [default: where the system puts them]
+    #[arg(long, value_name = "N,..", value_delimiter = ',')]
+    pub cores: Option<Vec<usize>>,
     /// Most tokens the KV cache holds [default: the model's, at most 4096]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub context_length: Option<usize>,
@@ -37,6 +40,7 @@ impl ModelOptions {
         let defaults = LoadOptions::default();
         let options = LoadOptions {
             threads: self.threads,
+            cores: self.cores.clone(),
             context_length: self.context_length,
             prefill_chunk: self.prefill_chunk.unwrap_or(defaults.prefill_chunk),
             backend: self.backend,

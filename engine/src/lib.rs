@@ -20,6 +20,7 @@
 
 #![deny(unsafe_code)]
 
+mod cores;
 mod error;
 mod folder;
 mod generate;
@@ -45,3 +46,9 @@ pub use model::{LoadOptions, Model};
 pub use sampling::{SamplingError, SamplingOptions};
 pub use session::Session;
 pub use text::ChatInput;
+
+/// For `benches/kernels.rs` and `chaski bench` alone.
+#[doc(hidden)]
+pub mod bench {
+    pub use crate::kernels::bench::*;
+}

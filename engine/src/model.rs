@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::cores;
 use crate::error::EngineError;
 use chaski_manifest::Manifest;
 
@@ -24,8 +25,14 @@ const DEFAULT_CONTEXT: usize = 4096;
 /// How a model is loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadOptions {
-    /// Threads to compute with; `None`: one a core.
+    /// Threads to compute with; `None`: one for each of `cores`, or of the machine's.
     pub threads: Option<usize>,
+    /// Cores that the threads are pinned to, one after the other and again from the
+    /// first; `None`: the system puts them where it likes. The thread that calls
+    /// [`Model::load`] is the first, as it is the one that computes: load the model
+    /// on the thread that its sessions run on. It stays pinned, and threads that it
+    /// starts later inherit that.
+    pub cores: Option<Vec<usize>>,
     /// Tokens a session's KV cache holds; `None`: the model's limit, at most 4096.
     pub context_length: Option<usize>,
     /// Prompt tokens computed in one step: more is faster and takes more memory.
@@ -42,6 +49,7 @@ impl Default for LoadOptions {
     fn default() -> Self {
         Self {
             threads: None,
+            cores: None,
             context_length: None,
             prefill_chunk: 128,
             backend: None,
@@ -70,6 +78,7 @@ pub(crate) struct Loaded {
     pub(crate) plan: Plan,
     pub(crate) runtime: Arc<Runtime>,
     pub(crate) prefill_chunk: usize,
+    weight_bytes: u64,
     load_time: Duration,
 }
 
@@ -95,14 +104,19 @@ impl Model {
                 "prefill chunk 0: give at least 1".into(),
             ));
         }
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = options.threads.unwrap_or(cores);
+        let cores = options.cores.as_deref();
+        cores.map_or(Ok(()), cores::check)?;
+        let cores = cores.unwrap_or_default();
+        let threads = options.threads.unwrap_or_else(|| match cores.len() {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            named => named,
+        });
         if threads == 0 || threads > 256 {
             return Err(EngineError::Option(format!(
                 "{threads} threads: give 1 to 256, best the number of fast cores"
             )));
         }
-        let team = Team::new(threads)
+        let team = Team::new(threads, cores)
             .map_err(|e| EngineError::Option(format!("{threads} threads cannot start: {e}")))?;
         let backend = options.backend.unwrap_or_else(Backend::detect);
         let runtime = Arc::new(Runtime {
@@ -121,7 +135,9 @@ impl Model {
             let codec = codec.join();
             (codec.unwrap_or_else(|panic| resume_unwind(panic)), plan)
         });
-        let (codec, plan) = (codec?, plan?);
+        let (codec, (plan, weight_bytes)) = (codec?, plan?);
+        // Not before, as the tokenizer's thread would have shared the core.
+        cores::of_member(cores, 0).into_iter().for_each(cores::pin);
         let load_time = start.elapsed();
         tracing::info!(
             folder = %folder.path().display(),
@@ -129,6 +145,7 @@ impl Model {
             precision = ?options.precision,
             kv_cache = ?options.kv_cache,
             threads,
+            ?cores,
             context_length,
             seconds = load_time.as_secs_f64(),
             "model loaded"
@@ -139,6 +156,7 @@ impl Model {
             plan,
             runtime,
             prefill_chunk: options.prefill_chunk,
+            weight_bytes,
             load_time,
         })))
     }
@@ -161,6 +179,13 @@ impl Model {
     /// Threads that compute, the caller's included.
     pub fn threads(&self) -> usize {
         self.0.runtime.team.size()
+    }
+
+    /// Bytes of weights that a decoded token reads: every matrix once, with its
+    /// scales and zero points. An embedding counts if it is the head as well; of one
+    /// that is not, a token reads a row, which does not count, nor do the norms.
+    pub fn weight_bytes_per_token(&self) -> u64 {
+        self.0.weight_bytes
     }
 
     /// The kernels in use.

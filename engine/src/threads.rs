@@ -8,6 +8,9 @@
 //! member reads the same rows of the weights for every token, one behind the
 //! other. Only who is done before the others takes over what they have not begun,
 //! so that one that lost its core to another program does not hold up the rest.
+//!
+//! Members may be pinned, each to a core of a list: the workers by themselves, the
+//! caller by whoever makes the team, as it is not the team's thread.
 
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -15,6 +18,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use crate::cores;
 
 /// Rounds of spinning before a waiting thread offers its core to others: some
 /// tens of microseconds.
@@ -104,8 +109,9 @@ pub(crate) struct Team {
 }
 
 impl Team {
-    /// Starts `size - 1` workers; 0 counts as 1.
-    pub(crate) fn new(size: usize) -> std::io::Result<Self> {
+    /// Starts `size - 1` workers; 0 counts as 1. They are pinned to `cores`, if there
+    /// are any, one after the other; the first is the caller's.
+    pub(crate) fn new(size: usize, cores: &[usize]) -> std::io::Result<Self> {
         let tickets = || Padded(AtomicU64::new(0));
         let mut team = Self {
             shared: Arc::new(Shared {
@@ -120,10 +126,14 @@ impl Team {
         };
         for member in 1..size {
             let shared = Arc::clone(&team.shared);
+            let core = cores::of_member(cores, member);
             let worker = std::thread::Builder::new().name(format!("chaski-{member}"));
+            let run = move || {
+                core.into_iter().for_each(cores::pin);
+                work(&shared, member);
+            };
             // On failure the drop of `team` ends those already started.
-            team.workers
-                .push(worker.spawn(move || work(&shared, member))?);
+            team.workers.push(worker.spawn(run)?);
         }
         Ok(team)
     }
@@ -251,7 +261,7 @@ mod tests {
     #[test]
     fn every_part_runs_once() {
         for size in [1, 2, 5] {
-            let team = Team::new(size).unwrap();
+            let team = Team::new(size, &[]).unwrap();
             assert_eq!(team.size(), size);
             for parts in [0, 1, 2, 7, 40] {
                 let counts: Vec<AtomicUsize> = (0..parts).map(|_| AtomicUsize::new(0)).collect();
@@ -272,7 +282,7 @@ mod tests {
     #[test]
     fn runs_follow_each_other() {
         for size in [1, 2, 5] {
-            let team = Team::new(size).unwrap();
+            let team = Team::new(size, &[]).unwrap();
             for parts in [0, 1, 2, 7, 40] {
                 let mut begun = 0;
                 for member in 0..size {
@@ -293,7 +303,7 @@ mod tests {
 
     #[test]
     fn a_panic_reaches_the_caller_and_the_team_goes_on() {
-        let team = Team::new(3).unwrap();
+        let team = Team::new(3, &[]).unwrap();
         for guilty in 0..6 {
             let job = |part| assert!(part != guilty, "as planned");
             assert!(catch_unwind(AssertUnwindSafe(|| team.run(6, &job))).is_err());
@@ -307,7 +317,7 @@ mod tests {
 
     #[test]
     fn callers_take_turns() {
-        let team = Team::new(2).unwrap();
+        let team = Team::new(2, &[]).unwrap();
         let count = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for _ in 0..4 {
@@ -321,6 +331,32 @@ mod tests {
             }
         });
         assert_eq!(count.into_inner(), 4 * 200 * 5);
+    }
+
+    #[test]
+    fn workers_keep_to_their_cores() {
+        use crate::cores::tests::allowed;
+        let all = allowed();
+        let (first, last) = (all[0], all[all.len() - 1]);
+        let team = Team::new(3, &[first, last]).unwrap();
+        let seen = Mutex::new(std::collections::BTreeMap::new());
+        // Long enough for each worker to have its run, on a busy machine too.
+        for _ in 0..200 {
+            team.run(3, &|_| {
+                std::thread::sleep(Duration::from_millis(1));
+                let name = std::thread::current().name().map(str::to_owned);
+                seen.lock().unwrap().insert(name, allowed());
+            });
+            if seen.lock().unwrap().len() == 3 {
+                break;
+            }
+        }
+        let seen = seen.into_inner().unwrap();
+        let of = |name: &str| seen.get(&Some(name.to_owned()));
+        assert_eq!(of("chaski-1"), Some(&vec![last]));
+        assert_eq!(of("chaski-2"), Some(&vec![first]));
+        // The caller is not the team's to pin.
+        assert_eq!(allowed(), all);
     }
 
     #[test]

@@ -358,6 +358,20 @@ fn bad_input_is_an_error() {
         ),
         (
             LoadOptions {
+                cores: Some(vec![0, 7777]),
+                ..Default::default()
+            },
+            "core 7777",
+        ),
+        (
+            LoadOptions {
+                cores: Some(vec![]),
+                ..Default::default()
+            },
+            "at least one",
+        ),
+        (
+            LoadOptions {
                 prefill_chunk: 0,
                 ..Default::default()
             },
@@ -374,6 +388,42 @@ fn bad_input_is_an_error() {
         ..ChatInput::default()
     });
     assert_eq!(prompt.unwrap(), "user:hi;");
+}
+
+/// On a thread of its own, as it stays pinned.
+#[test]
+fn pinned_threads_compute_the_same() {
+    let folder = Folder::random(0);
+    let logits = |cores: Option<Vec<usize>>, threads| {
+        let model = load(&folder, |o| (o.cores, o.threads) = (cores, threads));
+        let logits = model
+            .session()
+            .unwrap()
+            .prefill(&prompt(5))
+            .unwrap()
+            .to_vec();
+        (model.threads(), logits)
+    };
+    let (_, expected) = logits(None, Some(1));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            assert_eq!(logits(Some(vec![0]), None), (1, expected.clone()));
+            assert_eq!(logits(Some(vec![0]), Some(2)), (2, expected));
+        });
+    });
+}
+
+#[test]
+fn a_token_reads_each_matrix_once() {
+    let model = load(&Folder::random(0), |_| ());
+    let a = &model.manifest().architecture;
+    let attention = a.hidden_size * (2 * a.heads + 2 * a.kv_heads) * a.head_dim;
+    let weights = a.layers * (attention + 3 * a.hidden_size * a.intermediate_size);
+    let head = a.vocab_size * a.hidden_size;
+    let zero_points = a.vocab_size * (a.hidden_size / 32).div_ceil(2);
+    // 4 bits and an f16 for each 32; the embedding is the head and has zero points.
+    let bytes = (weights + head) / 32 * 18 + zero_points;
+    assert_eq!(model.weight_bytes_per_token(), bytes as u64);
 }
 
 #[test]

@@ -17,6 +17,8 @@ const MAX_PAYLOAD_BYTES: usize = 16 * 1024 * 1024;
 /// A client id this long is refused by no broker we know.
 const MAX_CLIENT_ID_BYTES: usize = 128;
 const MAX_THREADS: usize = 1024;
+/// Linux numbers no more cores in a thread's mask.
+const MAX_CORES: usize = 1024;
 const MAX_PREFILL_CHUNK: usize = 65_536;
 const MAX_MESSAGES: usize = 65_536;
 
@@ -110,6 +112,16 @@ impl Config {
         }
         if let Some(threads) = model.threads {
             found.range("model.threads", threads, 1, MAX_THREADS);
+        }
+        // Which of them there are is the engine's to say, when it loads.
+        if let Some(cores) = &model.cores {
+            match cores.iter().max() {
+                None => found.add("model.cores", "is empty; leave it out to pin no thread"),
+                Some(&core) => found.range("model.cores", core, 0, MAX_CORES - 1),
+            }
+        }
+        if model.backend.as_ref().is_some_and(String::is_empty) {
+            found.add("model.backend", "is empty; leave it out for the fastest");
         }
         found.range(
             "model.prefill-chunk",
@@ -248,6 +260,8 @@ mod tests {
         config.broker.keep_alive = 4;
         config.broker.tls = true;
         config.model.threads = Some(0);
+        config.model.cores = Some(vec![0, MAX_CORES]);
+        config.model.backend = Some(String::new());
         config.model.prompt_lookup = GenerateOptions::MOST_DRAFTED + 1;
         config.limits.queue_depth = BACKLOG_CAPACITY + 1;
         config.generation.temperature = Some(f32::NAN);
@@ -261,11 +275,22 @@ mod tests {
                 "broker.tls",
                 "model.folder",
                 "model.threads",
+                "model.cores",
+                "model.backend",
                 "model.prompt-lookup",
                 "limits.queue-depth",
                 "generation.temperature",
             ]
         );
+    }
+
+    #[test]
+    fn no_cores_are_no_list() {
+        let mut config = Config::for_model("m");
+        config.model.cores = Some(vec![]);
+        assert_eq!(keys(&config), ["model.cores"]);
+        config.model.cores = Some(vec![2, 3]);
+        assert_eq!(keys(&config), [""; 0]);
     }
 
     #[test]

@@ -76,15 +76,51 @@ pub struct Model {
     /// Tokens of prompt and answer together; `None`: the engine's default.
     #[serde(default)]
     pub context_length: Option<usize>,
-    /// Threads that compute; `None`: the engine's default.
+    /// Threads that compute; `None`: one for each of `cores`, or the engine's default.
     #[serde(default)]
     pub threads: Option<usize>,
+    /// Cores they are pinned to; `None`: none.
+    #[serde(default)]
+    pub cores: Option<Vec<usize>>,
+    /// Name of the kernels; `None`: the fastest.
+    #[serde(default)]
+    pub backend: Option<String>,
+    /// What activations are computed with.
+    #[serde(default)]
+    pub activations: Activations,
+    /// What the KV cache is kept in.
+    #[serde(default)]
+    pub kv_cache: KvCache,
     /// Prompt tokens computed at a time.
     #[serde(default = "default_prefill_chunk")]
     pub prefill_chunk: usize,
     /// Most tokens of an answer to draft from the text before them; 0: none.
     #[serde(default)]
     pub prompt_lookup: usize,
+}
+
+/// `model.activations`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Activations {
+    /// Blocks of int8.
+    #[default]
+    Int8,
+    /// f32: the reference.
+    F32,
+}
+
+/// `model.kv-cache`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KvCache {
+    /// f16.
+    #[default]
+    F16,
+    /// int8 with scales.
+    Int8,
+    /// f32: the reference.
+    F32,
 }
 
 /// `[limits]`
@@ -157,6 +193,10 @@ impl Model {
             folder: folder.into(),
             context_length: None,
             threads: None,
+            cores: None,
+            backend: None,
+            activations: Activations::default(),
+            kv_cache: KvCache::default(),
             prefill_chunk: default_prefill_chunk(),
             prompt_lookup: 0,
         }

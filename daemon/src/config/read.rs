@@ -158,6 +158,8 @@ mod tests {
         assert_eq!(config.problems(), vec![]);
         assert!(config.broker.username.is_some() && config.broker.password.is_some());
         assert!(config.broker.client_id.is_some() && config.model.threads.is_some());
+        assert_eq!(config.model.cores, Some(vec![2, 3]));
+        assert!(config.model.backend.is_some());
         let generation = &config.generation;
         assert!(generation.temperature.is_some() && generation.system_prompt.is_some());
     }
@@ -171,6 +173,8 @@ mod tests {
         );
         let e = Config::parse("[model]\nfolder = 3\n").unwrap_err();
         assert!(e.contains("line 2"), "{e}");
+        let e = Config::parse("[model]\nfolder = \"m\"\nkv-cache = \"q8\"\n").unwrap_err();
+        assert!(e.contains("line 3") && e.contains("int8"), "{e}");
         let e = Config::parse("[node]\nname = \"x\"\n").unwrap_err();
         assert!(e.contains("model"), "{e}");
     }

@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use chaski_engine::{
-    ChatInput, EngineError, GenerateOptions, LoadOptions, Manifest, Model, Piece, Session, Sink,
+    Backend, ChatInput, EngineError, GenerateOptions, KvFormat, LoadOptions, Manifest, Model,
+    Piece, Precision, Session, Sink,
 };
 use serde_json::{Value, json};
 
@@ -16,15 +17,11 @@ use crate::wire::{ErrorCode, ModelInfo};
 /// Loads the configured model when it is called, on the inference thread.
 pub fn load_engine(settings: &config::Model) -> Loader {
     let folder = settings.folder.clone();
-    let options = LoadOptions {
-        threads: settings.threads,
-        context_length: settings.context_length,
-        prefill_chunk: settings.prefill_chunk,
-        ..LoadOptions::default()
-    };
+    let options = load_options(settings);
     let prompt_lookup = settings.prompt_lookup;
     Box::new(move || {
-        let model = Model::load(&folder, &options)?;
+        // The thread's core is pinned with those of the others.
+        let model = Model::load(&folder, &options?)?;
         let session = model.session()?;
         Ok(Box::new(EngineGenerator {
             folder,
@@ -32,6 +29,35 @@ pub fn load_engine(settings: &config::Model) -> Loader {
             session,
             prompt_lookup,
         }))
+    })
+}
+
+fn load_options(settings: &config::Model) -> Result<LoadOptions, EngineError> {
+    Ok(LoadOptions {
+        threads: settings.threads,
+        cores: settings.cores.clone(),
+        context_length: settings.context_length,
+        prefill_chunk: settings.prefill_chunk,
+        backend: settings.backend.as_deref().map(backend).transpose()?,
+        precision: match settings.activations {
+            config::Activations::Int8 => Precision::Int8,
+            config::Activations::F32 => Precision::Float,
+        },
+        kv_cache: match settings.kv_cache {
+            config::KvCache::F16 => KvFormat::F16,
+            config::KvCache::Int8 => KvFormat::Int8,
+            config::KvCache::F32 => KvFormat::F32,
+        },
+    })
+}
+
+fn backend(name: &str) -> Result<Backend, EngineError> {
+    Backend::by_name(name).ok_or_else(|| {
+        let names: Vec<_> = Backend::available().iter().map(|b| b.name()).collect();
+        let names = names.join(", ");
+        EngineError::Option(format!(
+            "model.backend {name:?}: this processor has {names}"
+        ))
     })
 }
 
@@ -180,6 +206,27 @@ mod tests {
         let refused = check_context(100, 100).unwrap_err();
         assert_eq!(refused.code, ErrorCode::ContextLengthExceeded);
         assert!(refused.message.contains("100 tokens"), "{refused}");
+    }
+
+    #[test]
+    fn settings_reach_the_engine() {
+        let mut settings = config::Model::new("m");
+        assert_eq!(load_options(&settings).unwrap(), LoadOptions::default());
+        settings.cores = Some(vec![1]);
+        settings.backend = Some("scalar".into());
+        settings.activations = config::Activations::F32;
+        settings.kv_cache = config::KvCache::Int8;
+        let options = load_options(&settings).unwrap();
+        assert_eq!(options.cores, Some(vec![1]));
+        assert_eq!(options.backend, Some(Backend::SCALAR));
+        assert_eq!(options.precision, Precision::Float);
+        assert_eq!(options.kv_cache, KvFormat::Int8);
+        settings.backend = Some("abacus".into());
+        let error = load_options(&settings).unwrap_err().to_string();
+        assert!(
+            error.contains("abacus") && error.contains("scalar"),
+            "{error}"
+        );
     }
 
     #[test]

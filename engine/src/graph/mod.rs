@@ -32,8 +32,9 @@ pub(crate) type Plan = Arc<TypedSimplePlan>;
 /// A graph without its weights has some hundred kilobytes.
 const MOST_BYTES: u64 = 256 << 20;
 
-/// Loads the folder's graph onto `runtime`.
-pub(crate) fn load(folder: &Folder, runtime: &Arc<Runtime>) -> Result<Plan, EngineError> {
+/// Loads the folder's graph onto `runtime`; also gives the bytes of weights that a
+/// token reads.
+pub(crate) fn load(folder: &Folder, runtime: &Arc<Runtime>) -> Result<(Plan, u64), EngineError> {
     let path = folder.file(GRAPH);
     let fail = |problem: String| EngineError::Graph {
         path: path.clone(),
@@ -53,16 +54,16 @@ pub(crate) fn load(folder: &Folder, runtime: &Arc<Runtime>) -> Result<Plan, Engi
     plan(&proto, folder.path(), runtime).map_err(|e| fail(format!("{e:#}")))
 }
 
-fn plan(proto: &ModelProto, folder: &Path, runtime: &Arc<Runtime>) -> TractResult<Plan> {
+fn plan(proto: &ModelProto, folder: &Path, runtime: &Arc<Runtime>) -> TractResult<(Plan, u64)> {
     let mut onnx = tract_onnx::onnx();
     ops::register(&mut onnx);
     let folder = folder.to_str().context("the folder's name is not UTF-8")?;
     let parsed = onnx.parse(proto, Some(folder))?;
     let mut model = parsed.model.into_typed()?;
-    ops::bind(&mut model, runtime)?;
+    let weight_bytes = ops::bind(&mut model, runtime)?;
     fuse::fuse(&mut model)?;
     let mut model = model.into_optimized()?;
     ops::route(&mut model)?;
     tracing::debug!(nodes = model.nodes.len(), "graph optimised");
-    model.into_runnable()
+    Ok((model.into_runnable()?, weight_bytes))
 }

@@ -7,6 +7,7 @@
 
 pub(crate) mod attention;
 pub(crate) mod backend;
+pub(crate) mod bench;
 pub(crate) mod blocks;
 mod dense;
 pub(crate) mod encoding;

@@ -106,6 +106,15 @@ impl BlockWeights {
         })
     }
 
+    /// Bytes of quants, scales and zero points.
+    pub(super) fn bytes(&self) -> u64 {
+        let places = [Some(self.quants), Some(self.scales), self.zero_points];
+        let bytes = |place: Place| place.span.bytes as u64;
+        // Checked against the file only by `view`: the numbers may be any.
+        let sizes = places.into_iter().flatten().map(bytes);
+        sizes.fold(0, u64::saturating_add)
+    }
+
     /// The weights in the mapped file.
     pub(super) fn view<'a>(&self, mapping: &'a Mapping) -> TractResult<BlockMatrix<'a>> {
         let zero_points = match self.zero_points {

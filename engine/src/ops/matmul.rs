@@ -43,6 +43,11 @@ impl MatMul {
         Ok(())
     }
 
+    /// Bytes of its weights, with scales and zero points.
+    pub(super) fn weight_bytes(&self) -> u64 {
+        self.weights.bytes()
+    }
+
     /// How its input is encoded.
     pub(crate) fn encoding(&self) -> TractResult<Encoding> {
         let runtime = self.runtime.get()?;

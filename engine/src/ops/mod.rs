@@ -59,10 +59,12 @@ pub(crate) fn register(onnx: &mut Onnx) {
 }
 
 /// Gives every operator of ours what it runs on, and checks that its weights
-/// are in the file.
-pub(crate) fn bind(model: &mut TypedModel, runtime: &std::sync::Arc<Runtime>) -> TractResult<()> {
+/// are in the file. Returns the bytes of those that a token reads, all matrices.
+pub(crate) fn bind(model: &mut TypedModel, runtime: &std::sync::Arc<Runtime>) -> TractResult<u64> {
+    let mut bytes = 0;
     for node in &mut model.nodes {
         let bound = if let Some(op) = node.op_as_mut::<MatMul>() {
+            bytes = u64::saturating_add(bytes, op.weight_bytes());
             op.bind(runtime)
         } else if let Some(op) = node.op_as_mut::<embedding::Embedding>() {
             op.bind(runtime)
@@ -75,5 +77,5 @@ pub(crate) fn bind(model: &mut TypedModel, runtime: &std::sync::Arc<Runtime>) ->
         };
         bound.with_context(|| format!("node {}", node.name))?;
     }
-    Ok(())
+    Ok(bytes)
 }
