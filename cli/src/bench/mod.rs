@@ -20,7 +20,7 @@ use chaski_engine::{
 use serde::Serialize;
 
 use self::machine::Machine;
-use self::memory::{Memory, human};
+use self::memory::{AnonymousPeak, Memory, human};
 use self::table::{Measured, Table};
 use crate::model_options::{at_least_one, backend, kv_format, precision};
 
@@ -87,6 +87,10 @@ struct Run {
     context_length: usize,
     load_seconds: f64,
     memory: Option<Memory>,
+    /// The most anonymous memory during the load and the warm-ups, KV cache included.
+    peak_anonymous_bytes: u64,
+    /// Of the KV cache, as far as the longest test filled it.
+    kv_cache_bytes: u64,
     tests: Vec<Test>,
 }
 
@@ -111,10 +115,11 @@ pub fn run(args: &Args) -> Result<()> {
     let mut runs = Vec::new();
     for threads in counts {
         memory::reset_peak();
-        let model = load(args, threads)?;
+        let mut peak = AnonymousPeak::default();
+        let model = peak.during(|| load(args, threads))?;
         backend = model.kernel_backend().to_owned();
         figures.get_or_insert_with(|| model_figures(&args.model, &model));
-        runs.push(measure(args, &model)?);
+        runs.push(measure(args, &model, peak)?);
     }
     let report = Report {
         chaski_version: env!("CARGO_PKG_VERSION"),
@@ -150,28 +155,45 @@ fn load(args: &Args, threads: Option<usize>) -> Result<Model> {
         .with_context(|| format!("cannot load the model in {}", args.model.display()))
 }
 
-fn measure(args: &Args, model: &Model) -> Result<Run> {
+fn measure(args: &Args, model: &Model, mut peak: AnonymousPeak) -> Result<Run> {
     let mut session = model.session().context("cannot make a session")?;
     let vocabulary = model.manifest().architecture.vocab_size;
-    let mut tests = Vec::new();
+    let (mut tests, mut positions) = (Vec::new(), 0);
     for &tokens in &args.prompt {
         let name = format!("pp{tokens}");
         eprintln!("{name} with {} threads", model.threads());
         let ids = pseudo_random_ids(tokens, vocabulary);
-        tests.push(prompt_test(name, &mut session, &ids, args.repetitions)?);
+        tests.push(prompt_test(
+            name,
+            &mut session,
+            &ids,
+            args.repetitions,
+            &mut peak,
+        )?);
+        positions = positions.max(session.position());
     }
     for &tokens in &args.generate {
         let name = format!("tg{tokens}");
         eprintln!("{name} with {} threads", model.threads());
         let ids = pseudo_random_ids(tokens.saturating_add(1), vocabulary);
-        tests.push(generate_test(name, &mut session, &ids, args.repetitions)?);
+        tests.push(generate_test(
+            name,
+            &mut session,
+            &ids,
+            args.repetitions,
+            &mut peak,
+        )?);
+        positions = positions.max(session.position());
     }
+    peak.look();
     Ok(Run {
         threads: model.threads(),
         context_length: session.context_length(),
         load_seconds: model.load_time().as_secs_f64(),
         // While the session still holds its KV cache.
         memory: Memory::now(),
+        peak_anonymous_bytes: peak.bytes(),
+        kv_cache_bytes: (positions * model.kv_bytes_per_token()) as u64,
         tests,
     })
 }
@@ -181,6 +203,7 @@ fn prompt_test(
     session: &mut Session,
     ids: &[u32],
     repetitions: usize,
+    peak: &mut AnonymousPeak,
 ) -> Result<Test> {
     let options = GenerateOptions {
         max_tokens: Some(1),
@@ -193,12 +216,18 @@ fn prompt_test(
         session.truncate(0);
         let start = Instant::now();
         let mut first = None;
-        let generated = session
-            .generate(ids, &options, &mut |_: Piece<'_>| {
+        let mut work = || {
+            session.generate(ids, &options, &mut |_: Piece<'_>| {
                 first.get_or_insert_with(|| start.elapsed());
                 ControlFlow::Continue(())
             })
-            .with_context(|| format!("{name} failed"))?;
+        };
+        // Memory is watched in the warm-up only: it takes time.
+        let generated = match repetition {
+            0 => peak.during(work),
+            _ => work(),
+        }
+        .with_context(|| format!("{name} failed"))?;
         if repetition > 0 {
             let seconds = generated.timings.prefill.as_secs_f64();
             speeds.push(generated.timings.prefill_tokens as f64 / seconds);
@@ -218,6 +247,7 @@ fn generate_test(
     session: &mut Session,
     ids: &[u32],
     repetitions: usize,
+    peak: &mut AnonymousPeak,
 ) -> Result<Test> {
     let (first, rest) = ids.split_first().context("nothing to generate")?;
     let mut speeds = Vec::with_capacity(repetitions);
@@ -227,11 +257,15 @@ fn generate_test(
             .prefill(&[*first])
             .with_context(|| format!("{name} failed"))?;
         let start = Instant::now();
-        for &id in rest {
-            session
-                .decode(id)
-                .with_context(|| format!("{name} failed"))?;
+        let mut work = || {
+            rest.iter()
+                .try_for_each(|&id| session.decode(id).map(|_| ()))
+        };
+        match repetition {
+            0 => peak.during(work),
+            _ => work(),
         }
+        .with_context(|| format!("{name} failed"))?;
         if repetition > 0 {
             speeds.push(rest.len() as f64 / start.elapsed().as_secs_f64());
         }
@@ -321,6 +355,8 @@ fn markdown(report: &Report) -> String {
         "load (s)",
         "peak memory",
         "own memory",
+        "own, peak",
+        "of it KV cache",
         "mapped file",
     ]);
     for run in &report.runs {
@@ -343,6 +379,8 @@ fn markdown(report: &Report) -> String {
             format!("{:.2}", run.load_seconds),
             bytes(|memory| memory.peak_resident_bytes),
             bytes(|memory| memory.anonymous_bytes),
+            human(run.peak_anonymous_bytes),
+            human(run.kv_cache_bytes),
             bytes(|memory| memory.file_bytes),
         ]);
     }
@@ -380,6 +418,8 @@ mod tests {
                 context_length: 4096,
                 load_seconds: 0.5,
                 memory: None,
+                peak_anonymous_bytes: 45_700_000,
+                kv_cache_bytes: 16_800_000,
                 tests: vec![Test {
                     name: "pp16".to_owned(),
                     tokens: 16,
@@ -400,6 +440,8 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("0.50 |"), "{text}");
+        let row = text.lines().last().unwrap_or_default();
+        assert!(row.contains("45.7 MB") && row.contains("16.8 MB"), "{text}");
     }
 
     #[test]
