@@ -24,7 +24,7 @@ pub(super) type Tokenizer = TokenizerImpl<
 #[derive(Debug)]
 pub(super) enum TokenModel {
     /// Every tokenizer of the Llama family.
-    Bpe(Bpe),
+    Bpe(Box<Bpe>),
     /// Any other.
     Library(Box<ModelWrapper>),
 }

@@ -65,7 +65,8 @@ impl<'de> Visitor<'de> for ModelVisitor {
         }
         if let (Some(rules), Some(settings)) = (&rules, settings(&rest)) {
             let merges = Merges::new(rules, vocabulary.len());
-            return Ok(TokenModel::Bpe(Bpe::new(vocabulary, merges, settings)));
+            let model = Bpe::new(vocabulary, merges, settings);
+            return Ok(TokenModel::Bpe(Box::new(model)));
         }
         let tokens = vocabulary.iter();
         let tokens: Map<_, _> = tokens.map(|(t, id)| (t.to_owned(), id.into())).collect();
