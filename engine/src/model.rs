@@ -171,6 +171,16 @@ impl Model {
         self.0.runtime.context_length
     }
 
+    /// Bytes that a token takes in a session's KV cache, all layers together.
+    pub fn kv_bytes_per_token(&self) -> usize {
+        let Loaded {
+            manifest, runtime, ..
+        } = &*self.0;
+        let shape = &manifest.architecture;
+        let format = runtime.kv_format;
+        shape.layers * format.position_bytes(shape.kv_heads, shape.head_dim)
+    }
+
     /// How long [`Self::load`] took.
     pub fn load_time(&self) -> Duration {
         self.0.load_time

@@ -7,12 +7,12 @@ use anyhow::{Context, Result};
 use chaski_engine::{GenerateOptions, Model, Piece, Session};
 
 use super::Args;
-use super::memory::Memory;
+use super::memory::{AnonymousPeak, Memory};
 use super::report::{Run, Test};
 use super::table::Measured;
 
 /// Measures all rows with a loaded model.
-pub fn measure(args: &Args, model: &Model) -> Result<Run> {
+pub fn measure(args: &Args, model: &Model, mut peak: AnonymousPeak) -> Result<Run> {
     let mut session = model.session().context("cannot make a session")?;
     // Each row takes its beginning.
     let ids = pseudo_random_ids(
@@ -21,7 +21,7 @@ pub fn measure(args: &Args, model: &Model) -> Result<Run> {
     );
     let repetitions = args.repetitions;
     let mut tests = Vec::new();
-    let mut filled = 0;
+    let (mut filled, mut positions) = (0, 0);
     for &depth in &args.depth {
         // What the depth before left, as far as it goes.
         session.truncate(filled.min(depth));
@@ -37,25 +37,31 @@ pub fn measure(args: &Args, model: &Model) -> Result<Run> {
             let name = name("pp", tokens, depth);
             eprintln!("{name} with {} threads", model.threads());
             let ids = part(&ids, 0, depth + tokens);
-            tests.push(prompt_test(name, &mut session, ids, depth, repetitions)?);
+            let test = prompt_test(name, &mut session, ids, depth, repetitions, &mut peak)?;
+            tests.push(test);
+            positions = positions.max(session.position());
         }
         for &tokens in &args.generate {
             let name = name("tg", tokens, depth);
             eprintln!("{name} with {} threads", model.threads());
             // One goes before, which is not measured.
             let ids = part(&ids, depth, depth + tokens + 1);
-            let mut test = generate_test(name, &mut session, ids, depth, repetitions)?;
+            let mut test = generate_test(name, &mut session, ids, depth, repetitions, &mut peak)?;
+            positions = positions.max(session.position());
             let bytes = model.weight_bytes_per_token() as f64;
             test.weight_bytes_per_second = Some(bytes * test.tokens_per_second.mean);
             tests.push(test);
         }
     }
+    peak.look();
     Ok(Run {
         threads: model.threads(),
         context_length: session.context_length(),
         load_seconds: model.load_time().as_secs_f64(),
         // While the session still holds its KV cache.
         memory: Memory::now(),
+        peak_anonymous_bytes: peak.bytes(),
+        kv_cache_bytes: (positions * model.kv_bytes_per_token()) as u64,
         read_bytes_per_second: None,
         tests,
     })
@@ -80,6 +86,7 @@ fn prompt_test(
     ids: &[u32],
     depth: usize,
     repetitions: usize,
+    peak: &mut AnonymousPeak,
 ) -> Result<Test> {
     let options = GenerateOptions {
         max_tokens: Some(1),
@@ -92,12 +99,18 @@ fn prompt_test(
         session.truncate(depth);
         let start = Instant::now();
         let mut first = None;
-        let generated = session
-            .generate(ids, &options, &mut |_: Piece<'_>| {
+        let mut work = || {
+            session.generate(ids, &options, &mut |_: Piece<'_>| {
                 first.get_or_insert_with(|| start.elapsed());
                 ControlFlow::Continue(())
             })
-            .with_context(|| format!("{name} failed"))?;
+        };
+        // Memory is watched in the warm-up only: it takes time.
+        let generated = match repetition {
+            0 => peak.during(work),
+            _ => work(),
+        }
+        .with_context(|| format!("{name} failed"))?;
         if repetition > 0 {
             let seconds = generated.timings.prefill.as_secs_f64();
             speeds.push(generated.timings.prefill_tokens as f64 / seconds);
@@ -122,6 +135,7 @@ fn generate_test(
     ids: &[u32],
     depth: usize,
     repetitions: usize,
+    peak: &mut AnonymousPeak,
 ) -> Result<Test> {
     let (first, rest) = ids.split_first().context("nothing to generate")?;
     let mut speeds = Vec::with_capacity(repetitions);
@@ -131,11 +145,15 @@ fn generate_test(
             .prefill(&[*first])
             .with_context(|| format!("{name} failed"))?;
         let start = Instant::now();
-        for &id in rest {
-            session
-                .decode(id)
-                .with_context(|| format!("{name} failed"))?;
+        let mut work = || {
+            rest.iter()
+                .try_for_each(|&id| session.decode(id).map(|_| ()))
+        };
+        match repetition {
+            0 => peak.during(work),
+            _ => work(),
         }
+        .with_context(|| format!("{name} failed"))?;
         if repetition > 0 {
             speeds.push(rest.len() as f64 / start.elapsed().as_secs_f64());
         }

@@ -1,6 +1,9 @@
 //! How much memory this process holds, as Linux counts it.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -36,6 +39,62 @@ impl Memory {
 /// Returns false where the kernel does not allow it (containers, old kernels).
 pub fn reset_peak() -> bool {
     fs::write("/proc/self/clear_refs", "5").is_ok()
+}
+
+/// The most anonymous memory that was seen. Linux keeps no such figure, so a
+/// thread looks again and again.
+#[derive(Debug, Default)]
+pub struct AnonymousPeak(u64);
+
+impl AnonymousPeak {
+    /// Between two looks, each of which takes some 30 microseconds: little enough
+    /// to see what a load holds for a moment, too often for what is timed.
+    const INTERVAL: Duration = Duration::from_millis(1);
+
+    /// Watches while `work` runs.
+    pub fn during<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        /// Ends the watch, also when the work panics.
+        struct Done<'a>(&'a AtomicBool);
+        impl Drop for Done<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let watch = thread::Builder::new().spawn_scoped(scope, || {
+                let mut most = 0;
+                while !done.load(Ordering::Relaxed) {
+                    most = most.max(anonymous());
+                    thread::sleep(Self::INTERVAL);
+                }
+                most
+            });
+            let guard = Done(&done);
+            let result = work();
+            self.look();
+            drop(guard);
+            // Without a thread it is what single looks have seen.
+            if let Some(most) = watch.ok().and_then(|watch| watch.join().ok()) {
+                self.0 = self.0.max(most);
+            }
+            result
+        })
+    }
+
+    /// Looks once.
+    pub fn look(&mut self) {
+        self.0 = self.0.max(anonymous());
+    }
+
+    /// The most seen so far, in bytes; 0 where the system does not tell.
+    pub fn bytes(&self) -> u64 {
+        self.0
+    }
+}
+
+fn anonymous() -> u64 {
+    Memory::now().map_or(0, |memory| memory.anonymous_bytes)
 }
 
 fn field(status: &str, name: &str) -> Option<u64> {
@@ -99,6 +158,23 @@ mod tests {
     fn reads_this_process() {
         let memory = Memory::now().expect("Linux has /proc/self/status");
         assert!(memory.peak_resident_bytes >= memory.anonymous_bytes);
+    }
+
+    #[test]
+    fn the_peak_sees_what_was_held_for_a_moment() {
+        const SIZE: usize = 64 << 20;
+        let mut peak = AnonymousPeak::default();
+        peak.look();
+        let before = peak.bytes();
+        peak.during(|| {
+            let held = std::hint::black_box(vec![1u8; SIZE]);
+            thread::sleep(Duration::from_millis(50));
+            drop(held);
+        });
+        assert!(
+            peak.bytes() >= before + SIZE as u64 / 2,
+            "{before} {peak:?}"
+        );
     }
 
     #[test]

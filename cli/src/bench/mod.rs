@@ -20,6 +20,7 @@ use anyhow::{Context, Result};
 use chaski_engine::{Backend, KvFormat, LoadOptions, Model, Precision};
 
 use self::machine::Machine;
+use self::memory::AnonymousPeak;
 use self::report::{ModelFigures, Report, Run};
 use crate::model_options::{at_least_one, backend, kv_format, precision};
 
@@ -105,10 +106,11 @@ pub fn run(args: &Args) -> Result<()> {
 /// Loads the model and measures everything with one number of threads.
 fn one(args: &Args, threads: Option<usize>) -> Result<(ModelFigures, String, Run)> {
     memory::reset_peak();
-    let model = load(args, threads)?;
+    let mut peak = AnonymousPeak::default();
+    let model = peak.during(|| load(args, threads))?;
     let figures = ModelFigures::of(&args.model, &model);
     let backend = model.kernel_backend().to_owned();
-    Ok((figures, backend, measure::measure(args, &model)?))
+    Ok((figures, backend, measure::measure(args, &model, peak)?))
 }
 
 fn load(args: &Args, threads: Option<usize>) -> Result<Model> {

@@ -48,6 +48,10 @@ pub struct Run {
     pub context_length: usize,
     pub load_seconds: f64,
     pub memory: Option<Memory>,
+    /// The most anonymous memory during the load and the warm-ups, KV cache included.
+    pub peak_anonymous_bytes: u64,
+    /// Of the KV cache, as far as the longest test filled it.
+    pub kv_cache_bytes: u64,
     /// What so many threads read that do nothing else.
     pub read_bytes_per_second: Option<f64>,
     pub tests: Vec<Test>,
@@ -163,6 +167,8 @@ fn markdown(report: &Report) -> String {
         "load (s)",
         "peak memory",
         "own memory",
+        "own, peak",
+        "of it KV cache",
         "mapped file",
         "reading (GB/s)",
     ]);
@@ -189,6 +195,8 @@ fn markdown(report: &Report) -> String {
             format!("{:.2}", run.load_seconds),
             bytes(|memory| memory.peak_resident_bytes),
             bytes(|memory| memory.anonymous_bytes),
+            human(run.peak_anonymous_bytes),
+            human(run.kv_cache_bytes),
             bytes(|memory| memory.file_bytes),
             gigabytes(run.read_bytes_per_second),
         ]);
@@ -274,6 +282,8 @@ mod tests {
                 context_length: 4096,
                 load_seconds: 0.5,
                 memory: None,
+                peak_anonymous_bytes: 45_700_000,
+                kv_cache_bytes: 16_800_000,
                 read_bytes_per_second: None,
                 tests: vec![
                     Test {

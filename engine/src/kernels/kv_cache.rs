@@ -23,6 +23,18 @@ pub enum KvFormat {
     Int8,
 }
 
+impl KvFormat {
+    /// Bytes of the keys and values of one position of one layer.
+    pub(crate) fn position_bytes(self, heads: usize, head_dim: usize) -> usize {
+        let head = match self {
+            Self::F32 => head_dim * size_of::<f32>(),
+            Self::F16 => head_dim * size_of::<u16>(),
+            Self::Int8 => head_dim + size_of::<f32>(),
+        };
+        2 * heads * head
+    }
+}
+
 /// An element of a cache.
 pub(crate) trait Element: Copy + Default {
     /// Stands for a number only with the scale of its position.
@@ -313,6 +325,14 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_position_takes_what_its_format_says() {
+        // Llama 3.2 1B: 32 KB a token in its 16 layers.
+        assert_eq!(KvFormat::F16.position_bytes(8, 64) * 16, 32 << 10);
+        assert_eq!(KvFormat::F32.position_bytes(8, 64) * 16, 64 << 10);
+        assert_eq!(KvFormat::Int8.position_bytes(8, 64), 2 * 8 * (64 + 4));
     }
 
     #[test]

@@ -175,9 +175,10 @@ const LEAST_PRODUCTS: usize = 100_000;
 #[derive(Clone)]
 pub(crate) struct AttentionState {
     cache: KvCache,
-    /// Rotated and scaled, `[kv_heads, positions, heads / kv_heads, head_dim]`.
+    /// Of a short step, rotated and scaled: `[kv_heads, positions, heads / kv_heads,
+    /// head_dim]`.
     queries: Vec<f32>,
-    /// Of the queries, for each span or for two spans.
+    /// Of the queries, for each span.
     partials: Vec<f32>,
 }
 
@@ -297,23 +298,12 @@ impl Step<'_> {
     }
 
     /// Many positions: every part is some of them for a KV head's group.
-    fn by_positions(&self, state: &mut AttentionState, out: &mut [f32]) {
+    fn by_positions(&self, state: &AttentionState, out: &mut [f32]) {
         let (op, n) = (self.op, self.op.head_dim);
         let of_tile = TILE_POSITIONS * self.group();
         let tiles = self.positions.div_ceil(TILE_POSITIONS);
         let parts = op.kv_heads * tiles;
         let partial = of_tile * partial_len(n);
-        // Grown by long steps only: decode finds what it needs.
-        let queries_len = parts * of_tile * n;
-        state
-            .queries
-            .resize(state.queries.len().max(queries_len), 0.0);
-        let partials_len = parts * 2 * partial;
-        state
-            .partials
-            .resize(state.partials.len().max(partials_len), 0.0);
-        let queries = Window::new(&mut state.queries);
-        let partials = Window::new(&mut state.partials);
         let (out, cache) = (Window::new(out), &state.cache);
         self.runtime.team.run(parts, &|part| {
             // The last tiles see the most: they come first.
@@ -321,28 +311,27 @@ impl Step<'_> {
             let first = tile * TILE_POSITIONS;
             let rows = first..(first + TILE_POSITIONS).min(self.positions);
             let count = rows.len() * self.group();
-            // SAFETY: parts have queries and partial results of their own.
-            let (q, total, more) = unsafe {
-                (
-                    queries.part(part * of_tile * n..part * of_tile * n + count * n),
-                    partials.part(2 * part * partial..(2 * part + 1) * partial),
-                    partials.part((2 * part + 1) * partial..(2 * part + 2) * partial),
-                )
-            };
-            self.queries(head, rows.clone(), q);
-            let (view, len) = (cache.view(head), count * partial_len(n));
-            let (total, more) = (&mut total[..len], &mut more[..len]);
+            let view = cache.view(head);
             let seen = Seen {
                 first: self.before + first + 1,
                 group: self.group(),
             };
             let backend = self.runtime.backend;
-            attend_span(backend, &view, 0, q, seen, total);
-            for span in 1..(self.before + rows.end).div_ceil(SPAN) {
-                attend_span(backend, &view, span, q, seen, more);
-                merge(n, total, more);
-            }
-            self.write(head, first, total, &out);
+            // A thread's own and small, where memory of the layer for all parts
+            // would stay with every layer after a long prompt.
+            with_scratch(of_tile * n + 2 * partial, |scratch| {
+                let (q, partials) = scratch.split_at_mut(of_tile * n);
+                let (total, more) = partials.split_at_mut(partial);
+                let (q, len) = (&mut q[..count * n], count * partial_len(n));
+                let (total, more) = (&mut total[..len], &mut more[..len]);
+                self.queries(head, rows.clone(), q);
+                attend_span(backend, &view, 0, q, seen, total);
+                for span in 1..(self.before + rows.end).div_ceil(SPAN) {
+                    attend_span(backend, &view, span, q, seen, more);
+                    merge(n, total, more);
+                }
+                self.write(head, first, total, &out);
+            });
         });
     }
 

@@ -3,7 +3,8 @@
 use std::cell::RefCell;
 
 thread_local! {
-    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    /// One for each use inside another, the outermost last.
+    static SCRATCH: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Most f32 that a thread keeps for the next time: of a decoded token.
@@ -13,7 +14,7 @@ const KEPT: usize = 1 << 16;
 /// first token nothing is allocated for them.
 pub(super) fn with_scratch<T>(len: usize, work: impl FnOnce(&mut [f32]) -> T) -> T {
     // Taken out, so that a use inside another gets memory of its own.
-    let mut scratch = SCRATCH.with(|s| std::mem::take(&mut *s.borrow_mut()));
+    let mut scratch = SCRATCH.with(|s| s.borrow_mut().pop()).unwrap_or_default();
     if scratch.len() < len {
         scratch.resize(len, 0.0);
     }
@@ -21,7 +22,7 @@ pub(super) fn with_scratch<T>(len: usize, work: impl FnOnce(&mut [f32]) -> T) ->
     if scratch.len() > KEPT {
         scratch = Vec::new();
     }
-    SCRATCH.with(|s| *s.borrow_mut() = scratch);
+    SCRATCH.with(|s| s.borrow_mut().push(scratch));
     result
 }
 
@@ -39,9 +40,13 @@ mod tests {
             });
             assert!(a.iter().all(|&v| v == 1.0));
             assert_ne!(inner, a.as_ptr());
-            a.as_ptr()
+            (a.as_ptr(), inner)
         });
-        assert_eq!(with_scratch(80, |a| (a.len(), a.as_ptr())), (80, first));
+        let again = with_scratch(80, |a| {
+            assert_eq!(a.len(), 80);
+            (a.as_ptr(), with_scratch(50, |b| b.as_ptr()))
+        });
+        assert_eq!(again, first);
         assert_eq!(with_scratch(KEPT + 1, |a| a.len()), KEPT + 1);
     }
 }

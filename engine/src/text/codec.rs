@@ -3,8 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tokenizers::Tokenizer;
-
 use super::chat_input::ChatInput;
 use super::chat_template::ChatTemplate;
 use super::configs::{self, GenerationConfig, TokenizerConfig};
@@ -12,6 +10,7 @@ use super::decoder::Scheme;
 use super::detokenise::Detokeniser;
 use super::error::TextError;
 use super::table::{self, Coming};
+use super::tokenizer::Tokenizer;
 use crate::sampling::SamplingOptions;
 
 /// Text to tokens and back, special tokens, and the chat template.
@@ -167,7 +166,7 @@ impl Codec {
 
 fn load_tokenizer(path: &Path) -> Result<Tokenizer, TextError> {
     let bytes = configs::read_bytes(path)?;
-    let mut tokenizer = Tokenizer::from_bytes(bytes)
+    let mut tokenizer: Tokenizer = serde_json::from_slice(&bytes)
         .map_err(|e| TextError::invalid(path, format!("not a tokenizer: {e}")))?;
     // A prompt is neither cut nor filled up, whatever training had set.
     tokenizer.with_padding(None);

@@ -1,8 +1,10 @@
 //! How a tokenizer's tokens become bytes of text.
 
+use tokenizers::Decoder;
 use tokenizers::decoders::DecoderWrapper;
 use tokenizers::normalizers::Replace;
-use tokenizers::{Decoder, Tokenizer};
+
+use super::tokenizer::Tokenizer;
 
 /// The decoders of the Llama family, seen as a stream of bytes.
 #[derive(Debug)]

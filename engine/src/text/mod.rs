@@ -1,6 +1,7 @@
 //! Text to tokens and back: the tokenizer, the chat template, and the text of a
 //! generation as it comes.
 
+mod bpe;
 mod chat_input;
 mod chat_template;
 mod codec;
@@ -14,6 +15,7 @@ mod table;
 #[cfg(test)]
 mod test_tokenizers;
 mod tojson;
+mod tokenizer;
 
 pub use chat_input::ChatInput;
 pub(crate) use codec::Codec;

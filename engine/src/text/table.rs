@@ -8,16 +8,17 @@
 
 use std::sync::{Arc, LazyLock};
 
-use tokenizers::Tokenizer;
+use tokenizers::Model as _;
 
 use super::decoder::Scheme;
+use super::tokenizer::Tokenizer;
 
 /// The bytes that the tokens of a vocabulary stand for.
 #[derive(Debug)]
 pub(super) struct TokenTable {
     bytes: Vec<u8>,
     /// Where each token's bytes end in `bytes`.
-    ends: Vec<usize>,
+    ends: Vec<u32>,
     /// Tokens that are no text but marks, such as the end of a turn.
     special: Vec<bool>,
 }
@@ -26,11 +27,16 @@ impl TokenTable {
     /// The table of the ids below the vocabulary's size, which are all unless
     /// there are gaps. Empty for a scheme that has no bytes of single tokens.
     pub(super) fn new(tokenizer: &Tokenizer, scheme: &Scheme) -> Self {
+        let added = tokenizer.get_added_vocabulary();
+        // The library's own count makes a map of all tokens first.
         let size = match scheme {
             Scheme::Other => 0,
-            _ => tokenizer.get_vocab_size(true),
+            _ => {
+                let ids = added.get_added_tokens_decoder().keys();
+                let added = ids.max().map_or(0, |&id| id as usize + 1);
+                tokenizer.get_model().get_vocab_size().max(added)
+            }
         };
-        let added = tokenizer.get_added_vocabulary();
         let mut table = Self {
             bytes: Vec::with_capacity(size * 8),
             ends: Vec::with_capacity(size),
@@ -39,7 +45,8 @@ impl TokenTable {
         for id in (0..).take(size) {
             let token = tokenizer.id_to_token(id).unwrap_or_default();
             scheme.token_bytes(&token, &mut table.bytes);
-            table.ends.push(table.bytes.len());
+            let end = u32::try_from(table.bytes.len()).unwrap_or(u32::MAX);
+            table.ends.push(end);
         }
         for (&id, token) in added.get_added_tokens_decoder() {
             if let Some(special) = table.special.get_mut(id as usize) {
@@ -58,7 +65,7 @@ impl TokenTable {
             return Some(&[]);
         }
         let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
-        self.bytes.get(start..end)
+        self.bytes.get(start as usize..end as usize)
     }
 }
 

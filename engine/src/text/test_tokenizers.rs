@@ -68,7 +68,7 @@ pub(super) fn byte_level() -> Codec {
 }
 
 /// SentencePiece BPE with byte fallback, as Llama 2's.
-pub(super) fn byte_fallback() -> Codec {
+pub(super) fn byte_fallback_json() -> Value {
     let mut tokens: Vec<String> = vec!["<unk>".into(), "<s>".into(), "</s>".into()];
     tokens.extend((0..=255u8).map(|b| format!("<0x{b:02X}>")));
     let pieces = [
@@ -84,7 +84,7 @@ pub(super) fn byte_fallback() -> Codec {
         ["▁", "a"],
         ["▁", "▁"],
     ];
-    let tokenizer = json!({
+    json!({
         "version": "1.0", "truncation": null, "padding": null,
         "added_tokens": [special(0, "<unk>"), special(1, "<s>"), special(2, "</s>")],
         "normalizer": {"type": "Sequence", "normalizers": [
@@ -105,9 +105,12 @@ pub(super) fn byte_fallback() -> Codec {
                   "continuing_subword_prefix": null, "end_of_word_suffix": null,
                   "fuse_unk": true, "byte_fallback": true, "ignore_merges": false,
                   "vocab": vocabulary(tokens), "merges": merges},
-    });
+    })
+}
+
+pub(super) fn byte_fallback() -> Codec {
     load(
-        &tokenizer,
+        &byte_fallback_json(),
         &json!({"bos_token": {"content": "<s>"}, "eos_token": "</s>", "unk_token": "<unk>"}),
         &json!({}),
     )
