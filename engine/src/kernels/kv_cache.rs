@@ -4,6 +4,8 @@
 //! holds an element of several positions and no product has to be summed across
 //! lanes; values lie `[position][head_dim]`, each head by itself.
 
+use super::backend::Backend;
+use super::f16;
 #[cfg(test)]
 use super::f16::finite_f16;
 use super::vector::Vector;
@@ -45,8 +47,9 @@ pub(crate) trait Element: Copy + Default {
     /// # Safety
     /// The vector's target features; so many elements are there.
     unsafe fn load<V: Vector>(from: *const Self) -> V;
-    /// From a number, scaled already.
-    fn from_f32(value: f32) -> Self;
+    /// From numbers times the inverse of their scale, which is 1 where elements are not
+    /// scaled; both of one length.
+    fn narrow(backend: Backend, x: &[f32], inverse: f32, out: &mut [Self]);
     /// To a number, not scaled yet.
     #[cfg(test)]
     fn to_f32(self) -> f32;
@@ -59,8 +62,8 @@ impl Element for f32 {
         // SAFETY: by the contract.
         unsafe { V::load(from) }
     }
-    fn from_f32(value: f32) -> Self {
-        value
+    fn narrow(_: Backend, x: &[f32], _: f32, out: &mut [Self]) {
+        out.copy_from_slice(x);
     }
     #[cfg(test)]
     fn to_f32(self) -> f32 {
@@ -75,10 +78,10 @@ impl Element for u16 {
         // SAFETY: by the contract.
         unsafe { V::halves(from) }
     }
-    fn from_f32(value: f32) -> Self {
+    fn narrow(backend: Backend, x: &[f32], _: f32, out: &mut [Self]) {
         // Keys and values beyond f16 do not occur in a Llama that works; kept
         // finite, they spoil less.
-        half::f16::from_f32(value.clamp(-65504.0, 65504.0)).to_bits()
+        f16::narrow(backend, x, out);
     }
     #[cfg(test)]
     fn to_f32(self) -> f32 {
@@ -93,8 +96,10 @@ impl Element for i8 {
         // SAFETY: by the contract.
         unsafe { V::signed(from) }
     }
-    fn from_f32(value: f32) -> Self {
-        value.round_ties_even() as i8
+    fn narrow(_: Backend, x: &[f32], inverse: f32, out: &mut [Self]) {
+        for (to, x) in out.iter_mut().zip(x) {
+            *to = (x * inverse).round_ties_even() as i8;
+        }
     }
     #[cfg(test)]
     fn to_f32(self) -> f32 {
@@ -170,7 +175,15 @@ impl<E: Element> Store<E> {
         }
     }
 
-    fn write(&mut self, head: usize, position: usize, positions: usize, k: &[f32], v: &[f32]) {
+    /// Writes a key and a value at a position of a head, of which there are
+    /// `positions`.
+    fn write(
+        &mut self,
+        backend: Backend,
+        [head, position, positions]: [usize; 3],
+        k: &[f32],
+        v: &[f32],
+    ) {
         let head_dim = k.len();
         let (mut k_inverse, mut v_inverse) = (1.0, 1.0);
         if E::SCALED {
@@ -180,14 +193,16 @@ impl<E: Element> Store<E> {
         }
         let start = head * positions * head_dim;
         let tile = start + position / TILE * TILE * head_dim + position % TILE;
-        let keys = self.keys[tile..].iter_mut().step_by(TILE);
-        for (to, k) in keys.zip(k) {
-            *to = E::from_f32(k * k_inverse);
+        let mut keys = self.keys[tile..].iter_mut().step_by(TILE);
+        for k in k.chunks(TILE) {
+            let mut narrow = [E::default(); TILE];
+            E::narrow(backend, k, k_inverse, &mut narrow[..k.len()]);
+            for (narrow, to) in narrow[..k.len()].iter().zip(&mut keys) {
+                *to = *narrow;
+            }
         }
         let values = &mut self.values[start + position * head_dim..][..head_dim];
-        for (to, v) in values.iter_mut().zip(v) {
-            *to = E::from_f32(v * v_inverse);
-        }
+        E::narrow(backend, v, v_inverse, values);
     }
 }
 
@@ -208,6 +223,7 @@ enum Stores {
 /// The keys and values of one layer of one conversation.
 #[derive(Clone)]
 pub(crate) struct KvCache {
+    backend: Backend,
     stores: Stores,
     head_dim: usize,
     /// Positions there is room for, whole tiles.
@@ -217,9 +233,16 @@ pub(crate) struct KvCache {
 
 impl KvCache {
     /// An empty cache for `context` positions.
-    pub(crate) fn new(format: KvFormat, heads: usize, head_dim: usize, context: usize) -> Self {
+    pub(crate) fn new(
+        backend: Backend,
+        format: KvFormat,
+        heads: usize,
+        head_dim: usize,
+        context: usize,
+    ) -> Self {
         let positions = context.next_multiple_of(TILE);
         Self {
+            backend,
             stores: match format {
                 KvFormat::F32 => Stores::F32(Store::new(heads, head_dim, positions)),
                 KvFormat::F16 => Stores::F16(Store::new(heads, head_dim, positions)),
@@ -248,11 +271,11 @@ impl KvCache {
 
     /// Writes a head's key (rotated) and value at a position.
     pub(crate) fn write(&mut self, head: usize, position: usize, k: &[f32], v: &[f32]) {
-        let positions = self.positions;
+        let (backend, at) = (self.backend, [head, position, self.positions]);
         match &mut self.stores {
-            Stores::F32(store) => store.write(head, position, positions, k, v),
-            Stores::F16(store) => store.write(head, position, positions, k, v),
-            Stores::Int8(store) => store.write(head, position, positions, k, v),
+            Stores::F32(store) => store.write(backend, at, k, v),
+            Stores::F16(store) => store.write(backend, at, k, v),
+            Stores::Int8(store) => store.write(backend, at, k, v),
         }
     }
 
@@ -307,7 +330,7 @@ mod tests {
             (KvFormat::Int8, 4.1e-3),
         ];
         for (format, bound) in bounds {
-            let mut cache = KvCache::new(format, 2, 6, 20);
+            let mut cache = KvCache::new(Backend::detect(), format, 2, 6, 20);
             let x = |p: usize, h: usize, d: usize| ((p * 7 + h * 3 + d) as f32).sin();
             for p in 0..20 {
                 for h in 0..2 {
@@ -337,7 +360,7 @@ mod tests {
 
     #[test]
     fn a_position_written_again_holds_nothing_of_before() {
-        let mut cache = KvCache::new(KvFormat::Int8, 1, 4, 4);
+        let mut cache = KvCache::new(Backend::detect(), KvFormat::Int8, 1, 4, 4);
         cache.write(0, 0, &[1e6; 4], &[1e6; 4]);
         cache.grow(1);
         cache.truncate(0);

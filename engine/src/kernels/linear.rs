@@ -43,10 +43,10 @@ impl Output {
 }
 
 impl Output {
-    /// The window from row `row` on.
-    pub(super) fn from_row(self, row: usize) -> Self {
+    /// The window whose row and column 0 are these.
+    pub(super) fn at(self, row: usize, column: usize) -> Self {
         Self {
-            start: self.start.wrapping_add(row * self.stride),
+            start: self.start.wrapping_add(row * self.stride + column),
             stride: self.stride,
         }
     }
@@ -56,24 +56,16 @@ impl Output {
     /// # Safety
     /// As for [`Self::set`], for each.
     #[inline(always)]
-    pub(super) unsafe fn set_all(self, row: usize, column: usize, values: &[f32]) {
+    pub(super) unsafe fn set_all<const N: usize>(
+        self,
+        row: usize,
+        column: usize,
+        values: [f32; N],
+    ) {
         // SAFETY: inside the output by the contract.
         unsafe {
             let at = self.start.wrapping_add(row * self.stride + column);
-            at.copy_from_nonoverlapping(values.as_ptr(), values.len());
-        }
-    }
-
-    /// Writes four columns that follow each other.
-    ///
-    /// # Safety
-    /// As for [`Self::set`], for each.
-    #[inline(always)]
-    pub(super) unsafe fn set4(self, row: usize, column: usize, values: [f32; 4]) {
-        // SAFETY: inside the output by the contract.
-        unsafe {
-            let at = self.start.wrapping_add(row * self.stride + column);
-            at.cast::<[f32; 4]>().write_unaligned(values);
+            at.cast::<[f32; N]>().write_unaligned(values);
         }
     }
 }

@@ -33,7 +33,11 @@ pub(crate) unsafe trait Vector: Copy {
     unsafe fn halves(from: *const u16) -> Self;
     /// Reads `LANES` signed bytes and widens them.
     unsafe fn signed(from: *const i8) -> Self;
-    /// The greater, lane by lane.
+    /// Writes `LANES` f16, rounded to nearest.
+    unsafe fn to_halves(self, to: *mut u16);
+    /// The smaller, lane by lane; `other` where one is no number.
+    unsafe fn min(self, other: Self) -> Self;
+    /// The greater, lane by lane; `other` where one is no number.
     unsafe fn max(self, other: Self) -> Self;
     /// `self / other`, lane by lane.
     unsafe fn div(self, other: Self) -> Self;
@@ -127,6 +131,15 @@ unsafe impl Vector for f32 {
         f32::from(unsafe { from.read() })
     }
     #[inline(always)]
+    unsafe fn to_halves(self, to: *mut u16) {
+        // SAFETY: the caller promises one writable value.
+        unsafe { to.write(half::f16::from_f32(self).to_bits()) }
+    }
+    #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        if self < other { self } else { other }
+    }
+    #[inline(always)]
     unsafe fn max(self, other: Self) -> Self {
         if self > other { self } else { other }
     }
@@ -207,6 +220,19 @@ mod x86 {
             unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()))) }
         }
         #[inline(always)]
+        unsafe fn to_halves(self, to: *mut u16) {
+            // SAFETY: the features, and as many writable values as lanes, by the contract.
+            unsafe {
+                let halves = _mm256_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT }>(self);
+                _mm_storeu_si128(to.cast(), halves);
+            }
+        }
+        #[inline(always)]
+        unsafe fn min(self, other: Self) -> Self {
+            // SAFETY: avx2 by the contract.
+            unsafe { _mm256_min_ps(self, other) }
+        }
+        #[inline(always)]
         unsafe fn max(self, other: Self) -> Self {
             // SAFETY: avx2 by the contract.
             unsafe { _mm256_max_ps(self, other) }
@@ -279,6 +305,19 @@ mod x86 {
         unsafe fn signed(from: *const i8) -> Self {
             // SAFETY: avx512f, and sixteen readable bytes by the contract.
             unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()))) }
+        }
+        #[inline(always)]
+        unsafe fn to_halves(self, to: *mut u16) {
+            // SAFETY: the features, and as many writable values as lanes, by the contract.
+            unsafe {
+                let halves = _mm512_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT }>(self);
+                _mm256_storeu_si256(to.cast(), halves);
+            }
+        }
+        #[inline(always)]
+        unsafe fn min(self, other: Self) -> Self {
+            // SAFETY: avx512f by the contract.
+            unsafe { _mm512_min_ps(self, other) }
         }
         #[inline(always)]
         unsafe fn max(self, other: Self) -> Self {
@@ -405,6 +444,26 @@ pub(super) mod neon {
                 let bytes = vreinterpret_s8_u8(load_word(from.cast()));
                 vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(bytes))))
             }
+        }
+        #[inline(always)]
+        unsafe fn to_halves(self, to: *mut u16) {
+            let bits: uint16x4_t;
+            // SAFETY: NEON is always there; four writable values by the contract. (The
+            // intrinsic is not stable yet.)
+            unsafe {
+                asm!(
+                    "fcvtn {bits:v}.4h, {lanes:v}.4s",
+                    bits = lateout(vreg) bits,
+                    lanes = in(vreg) self,
+                    options(pure, nomem, nostack, preserves_flags),
+                );
+                vst1_u16(to, bits);
+            }
+        }
+        #[inline(always)]
+        unsafe fn min(self, other: Self) -> Self {
+            // SAFETY: NEON is always there.
+            unsafe { vminq_f32(self, other) }
         }
         #[inline(always)]
         unsafe fn max(self, other: Self) -> Self {

@@ -129,7 +129,13 @@ impl EvalOp for Attention {
         // the kernel when they are first touched.
         let queries = SPLIT_POSITIONS * self.heads;
         Ok(Some(Box::new(AttentionState {
-            cache: KvCache::new(runtime.kv_format, heads, self.head_dim, context),
+            cache: KvCache::new(
+                runtime.backend,
+                runtime.kv_format,
+                heads,
+                self.head_dim,
+                context,
+            ),
             queries: vec![0.0; queries * self.head_dim],
             partials: vec![0.0; queries * context.div_ceil(SPAN) * partial_len(self.head_dim)],
         })))

@@ -179,7 +179,7 @@ pub(super) unsafe fn linear(backend: Backend, job: &Job<'_>, rows: Range<usize>)
     let job = &Job {
         x: job.x_row(done),
         x_rows: job.x_rows - done,
-        y: job.y.from_row(done),
+        y: job.y.at(done, 0),
         ..*job
     };
     if job.x_rows == 0 {

@@ -309,10 +309,10 @@ pub(super) unsafe fn tile<
             } else if R > 1 {
                 let of = |r: usize| totals[r % R][0];
                 sink.y
-                    .set4(sink.row, sink.first, G::sums([of(0), of(1), of(2), of(3)]));
+                    .set_all(sink.row, sink.first, G::sums([of(0), of(1), of(2), of(3)]));
                 if R == 8 {
                     let four = [of(4), of(5), of(6), of(7)];
-                    sink.y.set4(sink.row, sink.first + 4, G::sums(four));
+                    sink.y.set_all(sink.row, sink.first + 4, G::sums(four));
                 }
             } else {
                 let sums = G::sums([totals[0][0]; 4]);
@@ -346,11 +346,12 @@ pub(super) unsafe fn tile<
                 }
             });
         } else if R > 1 {
-            sink.y.set4(sink.row, sink.first, pairs!(0, 0, 1, 0));
-            sink.y.set4(sink.row, sink.first + 4, pairs!(2, 0, 3, 0));
+            sink.y.set_all(sink.row, sink.first, pairs!(0, 0, 1, 0));
+            sink.y.set_all(sink.row, sink.first + 4, pairs!(2, 0, 3, 0));
             if R == 8 {
-                sink.y.set4(sink.row, sink.first + 8, pairs!(4, 0, 5, 0));
-                sink.y.set4(sink.row, sink.first + 12, pairs!(6, 0, 7, 0));
+                sink.y.set_all(sink.row, sink.first + 8, pairs!(4, 0, 5, 0));
+                sink.y
+                    .set_all(sink.row, sink.first + 12, pairs!(6, 0, 7, 0));
             }
         } else {
             sink.set::<CHECK>(pairs!(0, 0, 0, 0), |i| (i % 2, 0));

@@ -24,6 +24,7 @@ use super::Job;
 use super::encode::TILE;
 use super::tile::{OTHER, PACKED, SYMMETRIC};
 use crate::kernels::blocks::{Bits, Floats};
+use crate::kernels::linear::Output;
 
 #[cfg(target_arch = "x86_64")]
 pub(super) use vnni::vnni;
@@ -32,6 +33,9 @@ pub(super) use {sdot::sdot, smmla::smmla};
 
 /// Rows of W that pass while a tile of x stays in the first cache.
 const STRIPE: usize = 16;
+
+/// Most rows of W in a tile.
+const MOST_ROWS: usize = STRIPE;
 
 /// Some rows' scales of a block, and their zero points: as integers, or an eighth
 /// of them as floats, for the sums of x, which are times eight.
@@ -49,16 +53,18 @@ struct Params<const ROWS: usize> {
 /// Every method may use instructions of the implementing backend: they are called
 /// only beneath an entry function that has its target features.
 unsafe trait Tile<const ROWS: usize> {
-    /// The products of form `F`: of each row of x with each row of W.
+    /// The products of form `F`: of each row of x with each row of W, to the first
+    /// rows and columns of `y`.
     ///
     /// # Safety
     /// A row's quants at each of `quants`, `params` for its blocks, and a tile of as
-    /// many blocks at `x`, in the order that the backend asks for.
+    /// many blocks at `x`, in the order that the backend asks for; the places in `y`
+    /// are this thread's.
     unsafe fn products<const F: u8>(
         quants: [*const u8; ROWS],
         params: &[Params<ROWS>],
         x: *const u8,
-        y: &mut [[f32; ROWS]; TILE],
+        y: Output,
     );
 
     /// Widens the scales of some rows, of as many blocks as `params`.
@@ -106,7 +112,6 @@ unsafe fn products_of<B: Tile<ROWS>, const ROWS: usize, const F: u8>(
         floats: [0.0; ROWS],
     };
     let mut params = vec![zero; blocks * (STRIPE / ROWS)];
-    let mut y = [[0.0; ROWS]; TILE];
     for stripe in rows.clone().step_by(STRIPE) {
         let end = (stripe + STRIPE).min(rows.end);
         // The last rows may be fewer: the last one is computed again then.
@@ -129,12 +134,22 @@ unsafe fn products_of<B: Tile<ROWS>, const ROWS: usize, const F: u8>(
                 for (quants, row) in quants.iter_mut().zip(strip(first)) {
                     *quants = job.w.quants(row).as_ptr();
                 }
-                // SAFETY: the features, a tile of x and rows of W by the contract.
-                unsafe { B::products::<F>(quants, params, x, &mut y) };
+                let y = job.y.at(tile * TILE, first);
                 let count = ROWS.min(end - first);
-                for (t, values) in y.iter().enumerate() {
-                    // SAFETY: the rows and columns are inside y by the contract.
-                    unsafe { job.y.set_all(tile * TILE + t, first, &values[..count]) };
+                // SAFETY: the features, a tile of x, rows of W, and these rows and
+                // columns of y by the contract.
+                unsafe {
+                    if count == ROWS {
+                        B::products::<F>(quants, params, x, y);
+                    } else {
+                        let mut all = [0.0; MOST_ROWS * TILE];
+                        B::products::<F>(quants, params, x, Output::new(&mut all, ROWS, 0));
+                        for (t, values) in all.chunks_exact(ROWS).enumerate().take(TILE) {
+                            for (i, &value) in values.iter().enumerate().take(count) {
+                                y.set(t, i, value);
+                            }
+                        }
+                    }
                 }
             }
         }

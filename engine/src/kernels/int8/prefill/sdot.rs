@@ -12,6 +12,7 @@ use crate::kernels::blocks::BLOCK;
 use crate::kernels::int8::Job;
 use crate::kernels::int8::encode::{TILE, TILE_BLOCK};
 use crate::kernels::int8::tile::{PACKED, SYMMETRIC};
+use crate::kernels::linear::Output;
 
 /// # Safety
 /// dotprod; otherwise as for [`super::products`].
@@ -82,7 +83,7 @@ unsafe impl Tile<ROWS> for Sdot {
         mut quants: [*const u8; ROWS],
         params: &[Params<ROWS>],
         mut x: *const u8,
-        y: &mut [[f32; ROWS]; TILE],
+        y: Output,
     ) {
         // SAFETY: features and places by the contract.
         unsafe {
@@ -153,8 +154,10 @@ unsafe impl Tile<ROWS> for Sdot {
                 four!(3);
                 x = x.add(TILE_BLOCK);
             }
-            for (y, total) in y.iter_mut().zip(totals) {
-                vst1q_f32(y.as_mut_ptr(), total);
+            for (t, total) in totals.into_iter().enumerate() {
+                let mut values = [0.0; ROWS];
+                vst1q_f32(values.as_mut_ptr(), total);
+                y.set_all(t, 0, values);
             }
         }
     }

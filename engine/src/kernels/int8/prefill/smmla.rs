@@ -14,6 +14,7 @@ use crate::kernels::blocks::BLOCK;
 use crate::kernels::int8::Job;
 use crate::kernels::int8::encode::{TILE, TILE_BLOCK};
 use crate::kernels::int8::tile::{PACKED, SYMMETRIC};
+use crate::kernels::linear::Output;
 
 /// # Safety
 /// i8mm; otherwise as for [`super::products`].
@@ -71,49 +72,78 @@ unsafe fn pair(a: *const u8, b: *const u8) -> [int8x16_t; 4] {
 unsafe impl Tile<ROWS> for Smmla {
     #[inline(always)]
     unsafe fn products<const F: u8>(
-        mut quants: [*const u8; ROWS],
+        quants: [*const u8; ROWS],
         params: &[Params<ROWS>],
-        mut x: *const u8,
-        y: &mut [[f32; ROWS]; TILE],
+        x: *const u8,
+        y: Output,
     ) {
+        // In two halves: more totals would not stay in the registers.
         // SAFETY: features and places by the contract.
         unsafe {
-            // Of each pair of rows of x: two rows of W, then the other two.
-            let mut totals = [[vdupq_n_f32(0.0); 2]; TILE / 2];
-            for of in params {
-                let w = [pair(quants[0], quants[1]), pair(quants[2], quants[3])];
-                for q in &mut quants {
-                    *q = q.add(BLOCK / 2);
-                }
-                let scales = vld1q_f32(of.scales.as_ptr());
-                let scales = [vzip1q_f32(scales, scales), vzip2q_f32(scales, scales)];
-                let of_x = x.add(TILE * BLOCK);
-                macro_rules! rows {
-                    ($t:literal, $r:literal, $x:ident, $x_scales:ident, $sums:ident) => {
-                        let mut sum = match F {
-                            SYMMETRIC => $sums,
-                            PACKED => {
-                                let z = vld1q_s32(of.ints.as_ptr());
-                                let z = [vzip1q_s32(z, z), vzip2q_s32(z, z)][$r];
-                                vshrq_n_s32::<3>(vmulq_s32(z, $sums))
-                            }
-                            _ => vdupq_n_s32(0),
-                        };
-                        sum = multiply(sum, w[$r][0], $x[0]);
-                        sum = multiply(sum, w[$r][1], $x[1]);
-                        sum = multiply(sum, w[$r][2], $x[2]);
-                        sum = multiply(sum, w[$r][3], $x[3]);
-                        let mut product = vcvtq_f32_s32(sum);
-                        if F != SYMMETRIC && F != PACKED {
-                            let z = vld1q_f32(of.floats.as_ptr());
-                            let z = [vzip1q_f32(z, z), vzip2q_f32(z, z)][$r];
-                            product = vfmaq_f32(product, z, vcvtq_f32_s32($sums));
+            half::<F>(quants, params, x, 0, y);
+            half::<F>(quants, params, x, 1, y.at(TILE / 2, 0));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn scales(rows: [&[u16]; ROWS], params: &mut [Params<ROWS>]) {
+        // SAFETY: NEON by the contract.
+        unsafe { neon::scales(rows, params) }
+    }
+}
+
+/// Half `index` of the rows of x.
+///
+/// # Safety
+/// As for [`Tile::products`].
+#[inline(always)]
+unsafe fn half<const F: u8>(
+    mut quants: [*const u8; ROWS],
+    params: &[Params<ROWS>],
+    mut x: *const u8,
+    index: usize,
+    y: Output,
+) {
+    // SAFETY: features and places by the contract.
+    unsafe {
+        let to_scales = TILE * BLOCK - index * (TILE / 2) * (BLOCK - 4);
+        x = x.add(index * TILE / 2 * BLOCK);
+        // Of each pair of rows of x: two rows of W, then the other two.
+        let mut totals = [[vdupq_n_f32(0.0); 2]; TILE / 4];
+        for of in params {
+            let w = [pair(quants[0], quants[1]), pair(quants[2], quants[3])];
+            for q in &mut quants {
+                *q = q.add(BLOCK / 2);
+            }
+            let scales = vld1q_f32(of.scales.as_ptr());
+            let scales = [vzip1q_f32(scales, scales), vzip2q_f32(scales, scales)];
+            let of_x = x.add(to_scales);
+            macro_rules! rows {
+                ($t:literal, $r:literal, $x:ident, $x_scales:ident, $sums:ident) => {
+                    let mut sum = match F {
+                        SYMMETRIC => $sums,
+                        PACKED => {
+                            let z = vld1q_s32(of.ints.as_ptr());
+                            let z = [vzip1q_s32(z, z), vzip2q_s32(z, z)][$r];
+                            vshrq_n_s32::<3>(vmulq_s32(z, $sums))
                         }
-                        let scale = vmulq_f32(scales[$r], $x_scales);
-                        totals[$t][$r] = vfmaq_f32(totals[$t][$r], product, scale);
+                        _ => vdupq_n_s32(0),
                     };
-                }
-                macro_rules! pairs {
+                    sum = multiply(sum, w[$r][0], $x[0]);
+                    sum = multiply(sum, w[$r][1], $x[1]);
+                    sum = multiply(sum, w[$r][2], $x[2]);
+                    sum = multiply(sum, w[$r][3], $x[3]);
+                    let mut product = vcvtq_f32_s32(sum);
+                    if F != SYMMETRIC && F != PACKED {
+                        let z = vld1q_f32(of.floats.as_ptr());
+                        let z = [vzip1q_f32(z, z), vzip2q_f32(z, z)][$r];
+                        product = vfmaq_f32(product, z, vcvtq_f32_s32($sums));
+                    }
+                    let scale = vmulq_f32(scales[$r], $x_scales);
+                    totals[$t][$r] = vfmaq_f32(totals[$t][$r], product, scale);
+                };
+            }
+            macro_rules! pairs {
                     ($($t:literal)*) => {$(
                         let from: *const i8 = x.add($t * 2 * BLOCK).cast();
                         let values = [
@@ -138,19 +168,15 @@ unsafe impl Tile<ROWS> for Smmla {
                         );
                     )*};
                 }
-                pairs!(0 1 2 3 4 5 6 7);
-                x = x.add(TILE_BLOCK);
-            }
-            for (rows, [a, b]) in y.as_chunks_mut::<2>().0.iter_mut().zip(totals) {
-                vst1q_f32(rows[0].as_mut_ptr(), vuzp1q_f32(a, b));
-                vst1q_f32(rows[1].as_mut_ptr(), vuzp2q_f32(a, b));
-            }
+            pairs!(0 1 2 3);
+            x = x.add(TILE_BLOCK);
         }
-    }
-
-    #[inline(always)]
-    unsafe fn scales(rows: [&[u16]; ROWS], params: &mut [Params<ROWS>]) {
-        // SAFETY: NEON by the contract.
-        unsafe { neon::scales(rows, params) }
+        for (t, [a, b]) in totals.into_iter().enumerate() {
+            let mut values = [0.0; ROWS];
+            vst1q_f32(values.as_mut_ptr(), vuzp1q_f32(a, b));
+            y.set_all(2 * t, 0, values);
+            vst1q_f32(values.as_mut_ptr(), vuzp2q_f32(a, b));
+            y.set_all(2 * t + 1, 0, values);
+        }
     }
 }

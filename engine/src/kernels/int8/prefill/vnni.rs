@@ -10,6 +10,7 @@ use crate::kernels::f16::finite_f16;
 use crate::kernels::int8::Job;
 use crate::kernels::int8::encode::{TILE, TILE_BLOCK};
 use crate::kernels::int8::tile::{PACKED, SYMMETRIC};
+use crate::kernels::linear::Output;
 
 /// Rows of W in a tile.
 const ROWS: usize = 16;
@@ -87,7 +88,7 @@ unsafe impl Tile<ROWS> for Vnni {
         mut quants: [*const u8; ROWS],
         params: &[Params<ROWS>],
         mut x: *const u8,
-        y: &mut [[f32; ROWS]; TILE],
+        y: Output,
     ) {
         // SAFETY: features and places by the contract.
         unsafe {
@@ -132,8 +133,10 @@ unsafe impl Tile<ROWS> for Vnni {
                 rows!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
                 x = x.add(TILE_BLOCK);
             }
-            for (y, total) in y.iter_mut().zip(totals) {
-                _mm512_storeu_ps(y.as_mut_ptr(), total);
+            for (t, total) in totals.into_iter().enumerate() {
+                let mut values = [0.0; ROWS];
+                _mm512_storeu_ps(values.as_mut_ptr(), total);
+                y.set_all(t, 0, values);
             }
         }
     }
