@@ -28,14 +28,12 @@ impl TokenTable {
     /// there are gaps. Empty for a scheme that has no bytes of single tokens.
     pub(super) fn new(tokenizer: &Tokenizer, scheme: &Scheme) -> Self {
         let added = tokenizer.get_added_vocabulary();
-        // The library's own count makes a map of all tokens first.
+        // Not the library's own count, which makes a map of all tokens first. It may be
+        // less: added tokens may be in the vocabulary too. Ids are no measure: a file
+        // may have any.
         let size = match scheme {
             Scheme::Other => 0,
-            _ => {
-                let ids = added.get_added_tokens_decoder().keys();
-                let added = ids.max().map_or(0, |&id| id as usize + 1);
-                tokenizer.get_model().get_vocab_size().max(added)
-            }
+            _ => tokenizer.get_model().get_vocab_size() + added.get_added_tokens_decoder().len(),
         };
         let mut table = Self {
             bytes: Vec::with_capacity(size * 8),
