@@ -10,6 +10,7 @@ mod digest;
 mod generate;
 mod logits;
 mod model_options;
+mod perplexity;
 mod terminal;
 mod tokenize;
 mod verify;
@@ -46,6 +47,8 @@ enum Command {
     Generate(generate::Args),
     /// Write the logits of a prompt's last position to a file
     Logits(logits::Args),
+    /// Measure how well a model folder foretells a text
+    Perplexity(perplexity::Args),
     /// Turn lines of text into token ids
     Tokenize(tokenize::Args),
 }
@@ -75,6 +78,7 @@ fn run(command: Command) -> Result<()> {
         Command::Verify(args) => verify::run(&args),
         Command::Generate(args) => generate::run(args),
         Command::Logits(args) => logits::run(&args),
+        Command::Perplexity(args) => perplexity::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
     }
 }
@@ -120,6 +124,7 @@ mod tests {
             "chaski generate --model m --prompt x --temperature 0.5 --top-k 3 --top-p 0.9 --min-p 0.1 --repetition-penalty 1.1 --seed 1 --stop a --stop b",
             "chaski generate --model m --batch --threads 1 --context-length 64 --prefill-chunk 16 --ignore-eos",
             "chaski logits --model m --ids 1,2,3 --split 2 --output f",
+            "chaski perplexity --model m --text t --window 256 --windows 2 --kv-cache int8 --json",
             "chaski tokenize --model m --no-special --json",
             "chaski verify m",
             "chaski bench --model m --prompt 16,128 --generate 64 --threads 1,2 --repetitions 1 --json -",
@@ -135,6 +140,8 @@ mod tests {
             "chaski generate --model m --ids 1 --batch",
             "chaski generate --ids 1",
             "chaski generate --model m --ids 1,x",
+            "chaski perplexity --model m",
+            "chaski perplexity --model m --text t --window 3",
             "chaski bench --model m --threads 0",
             "chaski bench --model m --cores x",
             "chaski bench --model m --depth -1",

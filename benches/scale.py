@@ -1,0 +1,160 @@
+#!/usr/bin/env python3
+"""Speed against the model's size and the context's length, as markdown tables.
+
+    benches/scale.py --work FOLDER [--shapes smollm2-135m,llama-3.2-1b] [--threads 2]
+
+The models are of random weights in the shapes of tests/shapes, made once in the work
+folder (8B takes 5 GB there); only their size counts. A token reads all weights and, in
+each layer, the KV cache so far: the last columns of a table tell what that alone makes a
+token slower, (weights + KV at this depth) / (weights + KV at the first depth), beside the
+slowdown that was measured. Speed bound by memory has measured within some 20 % of explained.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import common
+from common import CHECKOUT, Unmeasurable, parsed, program, run, say, table, whole_numbers
+
+SHAPES = {
+    "smollm2-135m": (64, 3),
+    "llama-3.2-1b": (16, 2),
+    "llama-3.2-3b": (8, 1),
+    "llama-3.1-8b": (4, 1),
+}
+"""Tokens to produce and repetitions, fewer where a token takes longer."""
+
+DEPTHS = [128, 1024, 4096, 8192]
+PROMPT = 512
+
+KV_BYTES = {"f16": lambda head_dim: 2 * head_dim, "int8": lambda head_dim: head_dim + 4}
+"""Of one vector of a head: int8 has an f32 scale for each."""
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work", type=Path, required=True, help="where the models are made")
+    parser.add_argument("--shapes", default=",".join(SHAPES), help=f"of {', '.join(SHAPES)}")
+    parser.add_argument("--depths", type=whole_numbers, default=DEPTHS)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--kv-caches", default="f16,int8")
+    parser.add_argument("--chaski", type=Path, help="ours (else the one built here)")
+    parser.add_argument("--json", type=Path, help="write all figures to this file too")
+    given = parser.parse_args()
+    given.shapes, given.kv_caches = given.shapes.split(","), given.kv_caches.split(",")
+    if unknown := set(given.shapes) - set(SHAPES):
+        parser.error(f"no shape {', '.join(sorted(unknown))}: there are {', '.join(SHAPES)}")
+    if unknown := set(given.kv_caches) - set(KV_BYTES):
+        parser.error(f"no KV cache {', '.join(sorted(unknown))}: there are {', '.join(KV_BYTES)}")
+    return given
+
+
+def model(work: Path, shape: str) -> Path:
+    """The model folder of a shape; chaski-quantize writes it whole or not at all."""
+    folder = work / shape
+    if not folder.exists():
+        say(f"making {folder}")
+        work.mkdir(parents=True, exist_ok=True)
+        run(
+            program("chaski-quantize"), "--random", CHECKOUT / "tests" / "shapes" / f"{shape}.json",
+            "--scheme", "symmetric", "-o", folder, "--quiet",
+        )  # fmt: skip
+    return folder
+
+
+def weight_bytes(manifest: dict) -> int:
+    """What a token reads of the data file: of an embedding that is not also the head, one row."""
+    whole = manifest["files"]["model.onnx.data"]["bytes"]
+    architecture, quantisation = manifest["architecture"], manifest["quantisation"]
+    if architecture["tied_embeddings"]:
+        return whole
+    weights = architecture["vocab_size"] * architecture["hidden_size"]
+    scale_bytes = 2  # f16, one a block
+    table_bytes = weights * quantisation["embedding_bits"] // 8 + weights // block * scale_bytes
+    return whole - table_bytes
+
+
+def kv_bytes(architecture: dict, kv_cache: str, depth: int) -> int:
+    """Keys and values of so many tokens."""
+    vectors = 2 * architecture["layers"] * architecture["kv_heads"] * depth
+    return vectors * KV_BYTES[kv_cache](architecture["head_dim"])
+
+
+def speeds(given: argparse.Namespace, folder: Path, shape: str, kv_cache: str) -> dict[int, float]:
+    """Tokens a second at each depth; under 0 those of the prompt."""
+    generate, repetitions = SHAPES[shape]
+    report = parsed([
+        program("chaski", given.chaski), "bench", "--model", folder, "--json", "-",
+        "--threads", str(given.threads), "--repetitions", str(repetitions),
+        "--kv-cache", kv_cache, "--prompt", str(PROMPT), "--generate", str(generate),
+        "--depth", ",".join(map(str, given.depths)),
+    ])  # fmt: skip
+    rows = {}
+    for test in report["runs"][0]["tests"]:
+        speed = test["tokens_per_second"]
+        rows[test["name"]] = speed["mean"] if isinstance(speed, dict) else speed
+    wanted = {depth: f"tg{generate} @ d{depth}" for depth in given.depths} | {0: f"pp{PROMPT}"}
+    if missing := [name for name in wanted.values() if name not in rows]:
+        raise Unmeasurable(
+            f"`chaski bench --depth` gave no rows {', '.join(missing)}, only {', '.join(rows)}"
+        )
+    return {depth: rows[name] for depth, name in wanted.items()}
+
+
+def measure() -> None:
+    given = arguments()
+    measured = []
+    busy = common.busy_share()
+    for shape in given.shapes:
+        folder = model(given.work, shape)
+        manifest = json.loads((folder / "chaski.json").read_text())
+        for kv_cache in given.kv_caches:
+            busy = max(busy, common.busy_share())
+            say(f"{shape}, KV cache in {kv_cache}")
+            found = speeds(given, folder, shape, kv_cache)
+            weights = weight_bytes(manifest)
+            reads = {d: weights + kv_bytes(manifest["architecture"], kv_cache, d) for d in given.depths}
+            base = given.depths[0]
+            measured.append({
+                "shape": shape, "kv_cache": kv_cache, "weight_bytes": weights, "prefill": found[0],
+                "depths": [
+                    {
+                        "depth": depth, "tokens_per_second": found[depth],
+                        "slowdown": found[base] / found[depth],
+                        "explained": reads[depth] / reads[base],
+                    }
+                    for depth in given.depths
+                ],
+            })  # fmt: skip
+    print(f"{given.threads} threads; at most {busy:.0%} of the processors were in use by others.")
+    if busy > common.BUSY:
+        print("\n**The machine was not idle**: repeat it before quoting it.")
+    for kv_cache in given.kv_caches:
+        rows = [row for each in measured if each["kv_cache"] == kv_cache for row in lines(each)]
+        headers = [
+            "model", "weights (MB)", f"pp{PROMPT} tok/s", "depth", "tok/s", "slowdown",
+            "explained", "measured / explained",
+        ]  # fmt: skip
+        print(f"\nKV cache in {kv_cache}:\n\n{table(headers, rows)}")
+    if given.json:
+        report = {"threads": given.threads, "busy_share": busy, "measured": measured}
+        given.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def lines(each: dict) -> list[list[str]]:
+    """A model's rows, its own figures in the first of them only."""
+    own = [each["shape"], f"{each['weight_bytes'] / 1e6:.0f}", f"{each['prefill']:.1f}"]
+    return [
+        (own if place == 0 else [""] * len(own)) + [
+            str(at["depth"]), f"{at['tokens_per_second']:.2f}", f"{at['slowdown']:.2f}",
+            f"{at['explained']:.2f}", f"{at['slowdown'] / at['explained']:.2f}",
+        ]
+        for place, at in enumerate(each["depths"])
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    common.main(measure)
