@@ -60,7 +60,7 @@ def model(work: Path, shape: str) -> Path:
         work.mkdir(parents=True, exist_ok=True)
         run(
             program("chaski-quantize"), "--random", CHECKOUT / "tests" / "shapes" / f"{shape}.json",
-            "--scheme", "symmetric", "-o", folder, "--quiet",
+            "-o", folder, "--quiet",
         )  # fmt: skip
     return folder
 
@@ -86,22 +86,25 @@ def kv_bytes(architecture: dict, kv_cache: str, depth: int) -> int:
 def speeds(given: argparse.Namespace, folder: Path, shape: str, kv_cache: str) -> dict[int, float]:
     """Tokens a second at each depth; under 0 those of the prompt."""
     generate, repetitions = SHAPES[shape]
-    report = parsed([
-        program("chaski", given.chaski), "bench", "--model", folder, "--json", "-",
-        "--threads", str(given.threads), "--repetitions", str(repetitions),
-        "--kv-cache", kv_cache, "--prompt", str(PROMPT), "--generate", str(generate),
-        "--depth", ",".join(map(str, given.depths)),
-    ])  # fmt: skip
-    rows = {}
-    for test in report["runs"][0]["tests"]:
-        speed = test["tokens_per_second"]
-        rows[test["name"]] = speed["mean"] if isinstance(speed, dict) else speed
+
+    def rows(prompt: int, tokens: int, depths: list[int]) -> dict[str, float]:
+        report = parsed([
+            program("chaski", given.chaski), "bench", "--model", folder, "--json", "-",
+            "--threads", str(given.threads), "--repetitions", str(repetitions),
+            "--kv-cache", kv_cache, "--prompt", str(prompt), "--generate", str(tokens),
+            "--depth", ",".join(map(str, depths)),
+        ])  # fmt: skip
+        tests = report["runs"][0]["tests"]
+        return {test["name"]: test["tokens_per_second"]["mean"] for test in tests}
+
+    # The bench takes every prompt at every depth: a long one only at depth 0.
+    found = rows(PROMPT, 1, [0]) | rows(1, generate, given.depths)
     wanted = {depth: f"tg{generate} @ d{depth}" for depth in given.depths} | {0: f"pp{PROMPT}"}
-    if missing := [name for name in wanted.values() if name not in rows]:
+    if missing := [name for name in wanted.values() if name not in found]:
         raise Unmeasurable(
-            f"`chaski bench --depth` gave no rows {', '.join(missing)}, only {', '.join(rows)}"
+            f"`chaski bench --depth` gave no rows {', '.join(missing)}, only {', '.join(found)}"
         )
-    return {depth: rows[name] for depth, name in wanted.items()}
+    return {depth: found[name] for depth, name in wanted.items()}
 
 
 def measure() -> None:
