@@ -83,7 +83,17 @@ def kv_bytes(architecture: dict, kv_cache: str, depth: int) -> int:
     return vectors * KV_BYTES[kv_cache](architecture["head_dim"])
 
 
-def speeds(given: argparse.Namespace, folder: Path, shape: str, kv_cache: str) -> dict[int, float]:
+def fitting(depths: list[int], shape: str, architecture: dict) -> list[int]:
+    """The depths, those cut that leave no room for the tokens in the model's context."""
+    most = architecture["context_length"] - SHAPES[shape][0] - 1
+    if cut := [depth for depth in depths if depth > most]:
+        say(f"{shape} takes {most} tokens before those measured: that for {cut}")
+    return list(dict.fromkeys(min(depth, most) for depth in depths))
+
+
+def speeds(
+    given: argparse.Namespace, folder: Path, shape: str, kv_cache: str, depths: list[int]
+) -> dict[int, float]:
     """Tokens a second at each depth; under 0 those of the prompt."""
     generate, repetitions = SHAPES[shape]
 
@@ -98,8 +108,8 @@ def speeds(given: argparse.Namespace, folder: Path, shape: str, kv_cache: str) -
         return {test["name"]: test["tokens_per_second"]["mean"] for test in tests}
 
     # The bench takes every prompt at every depth: a long one only at depth 0.
-    found = rows(PROMPT, 1, [0]) | rows(1, generate, given.depths)
-    wanted = {depth: f"tg{generate} @ d{depth}" for depth in given.depths} | {0: f"pp{PROMPT}"}
+    found = rows(PROMPT, 1, [0]) | rows(1, generate, depths)
+    wanted = {depth: f"tg{generate} @ d{depth}" for depth in depths} | {0: f"pp{PROMPT}"}
     if missing := [name for name in wanted.values() if name not in found]:
         raise Unmeasurable(
             f"`chaski bench --depth` gave no rows {', '.join(missing)}, only {', '.join(found)}"
@@ -114,13 +124,14 @@ def measure() -> None:
     for shape in given.shapes:
         folder = model(given.work, shape)
         manifest = json.loads((folder / "chaski.json").read_text())
+        depths = fitting(given.depths, shape, manifest["architecture"])
         for kv_cache in given.kv_caches:
             busy = max(busy, common.busy_share())
             say(f"{shape}, KV cache in {kv_cache}")
-            found = speeds(given, folder, shape, kv_cache)
+            found = speeds(given, folder, shape, kv_cache, depths)
             weights = weight_bytes(manifest)
-            reads = {d: weights + kv_bytes(manifest["architecture"], kv_cache, d) for d in given.depths}
-            base = given.depths[0]
+            reads = {d: weights + kv_bytes(manifest["architecture"], kv_cache, d) for d in depths}
+            base = depths[0]
             measured.append({
                 "shape": shape, "kv_cache": kv_cache, "weight_bytes": weights, "prefill": found[0],
                 "depths": [
@@ -129,7 +140,7 @@ def measure() -> None:
                         "slowdown": found[base] / found[depth],
                         "explained": reads[depth] / reads[base],
                     }
-                    for depth in given.depths
+                    for depth in depths
                 ],
             })  # fmt: skip
     print(f"{given.threads} threads; at most {busy:.0%} of the processors were in use by others.")
