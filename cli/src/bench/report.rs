@@ -342,7 +342,10 @@ mod tests {
         let cells: Vec<_> = row.unwrap_or_default().split('|').map(str::trim).collect();
         assert!(text.contains("4 cores, pinned to 0, 2)"), "{text}");
         assert_eq!(cells[5..7], ["2.0", "25 %"], "{text}");
-        assert!(text.contains(" 8.0 |") && !text.contains("a cache of"), "{text}");
+        assert!(
+            text.contains(" 8.0 |") && !text.contains("a cache of"),
+            "{text}"
+        );
         assert!(!text.contains("memory alone is slower"), "{text}");
         report.compare_with(
             Buffer {
