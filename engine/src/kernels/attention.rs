@@ -18,6 +18,8 @@ const BLOCK: usize = 64;
 pub(crate) const SPAN: usize = 512;
 /// Queries that share the loads of keys and values.
 const ROWS: usize = 4;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// Rotates a head in place (RoPE, Su et al. 2021, in the half-split form of
 /// Hugging Face's Llama): `x[i]` and `x[i + half]` turn by the angle whose
@@ -140,26 +142,33 @@ unsafe fn attend_body<V: Vector, E: Element>(
         for (i, limit) in limits.iter_mut().enumerate().take(count) {
             *limit = seen.of(first + i);
         }
+        // Queries that are alone wait for the memory, more find it in the cache.
+        let alone = queries <= ROWS;
         // SAFETY: features by the contract; `count` queries, partials and limits.
         unsafe {
-            match count {
-                1 => rows::<V, E, 1>(cache, span, q, &limits, out),
-                2 => rows::<V, E, 2>(cache, span, q, &limits, out),
-                3 => rows::<V, E, 3>(cache, span, q, &limits, out),
-                _ => rows::<V, E, ROWS>(cache, span, q, &limits, out),
+            match (count, alone) {
+                (1, true) => rows::<V, E, 1, true>(cache, span, q, &limits, out),
+                (2, true) => rows::<V, E, 2, true>(cache, span, q, &limits, out),
+                (3, true) => rows::<V, E, 3, true>(cache, span, q, &limits, out),
+                (_, true) => rows::<V, E, ROWS, true>(cache, span, q, &limits, out),
+                (1, false) => rows::<V, E, 1, false>(cache, span, q, &limits, out),
+                (2, false) => rows::<V, E, 2, false>(cache, span, q, &limits, out),
+                (3, false) => rows::<V, E, 3, false>(cache, span, q, &limits, out),
+                (_, false) => rows::<V, E, ROWS, false>(cache, span, q, &limits, out),
             }
         }
         first += count;
     }
 }
 
-/// `R` queries over a span.
+/// `R` queries over a span. `AHEAD`: asks for the values of a block while its keys
+/// are read, and for the next block's keys meanwhile.
 ///
 /// # Safety
 /// The vector's target features; `R` queries and partials; the limits are at most
 /// the cache's positions and do not fall.
 #[inline(always)]
-unsafe fn rows<V: Vector, E: Element, const R: usize>(
+unsafe fn rows<V: Vector, E: Element, const R: usize, const AHEAD: bool>(
     cache: &HeadView<'_, E>,
     span: usize,
     q: &[f32],
@@ -180,7 +189,7 @@ unsafe fn rows<V: Vector, E: Element, const R: usize>(
         let len = BLOCK.min(end - block);
         // SAFETY: features by the contract; positions below the cache's.
         unsafe {
-            scores::<V, E, R>(cache, block, len, q, &mut weights);
+            scores::<V, E, R, AHEAD>(cache, block, len, q, &mut weights);
             for r in 0..R {
                 let valid = limits[r].saturating_sub(block).min(len);
                 let values = &mut partials[r * stride..][..head_dim];
@@ -192,7 +201,7 @@ unsafe fn rows<V: Vector, E: Element, const R: usize>(
                     }
                 }
             }
-            values::<V, E, R>(cache, block, len, &weights, partials);
+            values::<V, E, R, AHEAD>(cache, block, len, &weights, partials);
         }
         block += len;
     }
@@ -208,7 +217,7 @@ unsafe fn rows<V: Vector, E: Element, const R: usize>(
 /// # Safety
 /// The vector's target features; the positions are in the cache.
 #[inline(always)]
-unsafe fn scores<V: Vector, E: Element, const R: usize>(
+unsafe fn scores<V: Vector, E: Element, const R: usize, const AHEAD: bool>(
     cache: &HeadView<'_, E>,
     block: usize,
     len: usize,
@@ -216,43 +225,68 @@ unsafe fn scores<V: Vector, E: Element, const R: usize>(
     scores: &mut [[f32; BLOCK]; R],
 ) {
     let head_dim = cache.head_dim;
+    // Tiles at a time: enough sums of their own to keep the multipliers busy.
+    let tiles = const { if V::LANES == TILE { 2 } else { 1 } };
     let mut first = 0;
     while first < len {
-        // SAFETY: features by the contract; a tile of keys, of which the cache has
+        // SAFETY: features by the contract; tiles of keys, of which the cache has
         // whole ones; the lanes divide a tile.
         unsafe {
-            let keys = cache.keys.as_ptr().add((block + first) * head_dim);
-            let mut sums = [[V::splat(0.0); TILE]; R];
+            let from = (block + first) * head_dim;
+            let keys = cache.keys.as_ptr().add(from);
+            let ahead = cache.values.as_ptr().wrapping_add(from);
+            // A second tile that is none any more is the first one again.
+            let second = if first + TILE < len {
+                TILE * head_dim
+            } else {
+                0
+            };
+            let mut sums = [[[V::splat(0.0); TILE]; R]; 2];
             for d in 0..head_dim {
-                let mut v = 0;
-                while v < TILE / V::LANES {
-                    let key = E::load::<V>(keys.add(d * TILE + v * V::LANES));
-                    let mut r = 0;
-                    while r < R {
-                        let q = V::splat(*q.get_unchecked(r * head_dim + d));
-                        sums[r][v] = key.mul_add(q, sums[r][v]);
-                        r += 1;
+                if AHEAD && d % (LINE / size_of::<[E; TILE]>()) == 0 {
+                    V::prefetch(ahead.wrapping_add(d * TILE).cast());
+                    if tiles == 2 {
+                        V::prefetch(ahead.wrapping_add((head_dim + d) * TILE).cast());
                     }
-                    v += 1;
+                }
+                let mut tile = 0;
+                while tile < tiles {
+                    let keys = keys.add(tile * second + d * TILE);
+                    let mut v = 0;
+                    while v < TILE / V::LANES {
+                        let key = E::load::<V>(keys.add(v * V::LANES));
+                        let mut r = 0;
+                        while r < R {
+                            let q = V::splat(*q.get_unchecked(r * head_dim + d));
+                            sums[tile][r][v] = key.mul_add(q, sums[tile][r][v]);
+                            r += 1;
+                        }
+                        v += 1;
+                    }
+                    tile += 1;
                 }
             }
-            let mut r = 0;
-            while r < R {
-                let mut v = 0;
-                while v < TILE / V::LANES {
-                    let mut sum = sums[r][v];
-                    if E::SCALED {
-                        let at = block + first + v * V::LANES;
-                        let scales = V::load(cache.key_scales.as_ptr().add(at));
-                        sum = sum.mul_add(scales, V::splat(0.0));
+            let mut tile = 0;
+            while tile < tiles {
+                let mut r = 0;
+                while r < R {
+                    let mut v = 0;
+                    while v < TILE / V::LANES {
+                        let mut sum = sums[tile][r][v];
+                        let at = first + tile * TILE + v * V::LANES;
+                        if E::SCALED && at < len {
+                            let scales = V::load(cache.key_scales.as_ptr().add(block + at));
+                            sum = sum.mul_add(scales, V::splat(0.0));
+                        }
+                        sum.store(scores[r].as_mut_ptr().add(at));
+                        v += 1;
                     }
-                    sum.store(scores[r].as_mut_ptr().add(first + v * V::LANES));
-                    v += 1;
+                    r += 1;
                 }
-                r += 1;
+                tile += 1;
             }
         }
-        first += TILE;
+        first += tiles * TILE;
     }
 }
 
@@ -314,7 +348,7 @@ unsafe fn softmax<V: Vector>(
 /// # Safety
 /// The vector's target features; the positions are in the cache.
 #[inline(always)]
-unsafe fn values<V: Vector, E: Element, const R: usize>(
+unsafe fn values<V: Vector, E: Element, const R: usize, const AHEAD: bool>(
     cache: &HeadView<'_, E>,
     block: usize,
     len: usize,
@@ -326,30 +360,37 @@ unsafe fn values<V: Vector, E: Element, const R: usize>(
     // SAFETY: features by the contract; columns below head_dim of the positions.
     unsafe {
         let from = cache.values.as_ptr().add(block * head_dim);
+        // The next block's keys.
+        let ahead = cache.keys.as_ptr().wrapping_add((block + len) * head_dim);
         let to = partials.as_mut_ptr();
         let mut d = 0;
         while d + 4 * V::LANES <= head_dim {
-            columns::<V, E, R, 4>(from.add(d), head_dim, len, weights, to.add(d), stride);
+            let (from, ahead, to) = (from.add(d), ahead.wrapping_add(d), to.add(d));
+            columns::<V, E, R, 4, AHEAD>(from, ahead, head_dim, len, weights, to, stride);
             d += 4 * V::LANES;
         }
         while d + V::LANES <= head_dim {
-            columns::<V, E, R, 1>(from.add(d), head_dim, len, weights, to.add(d), stride);
+            let (from, ahead, to) = (from.add(d), ahead.wrapping_add(d), to.add(d));
+            columns::<V, E, R, 1, AHEAD>(from, ahead, head_dim, len, weights, to, stride);
             d += V::LANES;
         }
         while d < head_dim {
-            columns::<f32, E, R, 1>(from.add(d), head_dim, len, weights, to.add(d), stride);
+            let (from, ahead, to) = (from.add(d), ahead.wrapping_add(d), to.add(d));
+            columns::<f32, E, R, 1, AHEAD>(from, ahead, head_dim, len, weights, to, stride);
             d += 1;
         }
     }
 }
 
-/// Adds `C` vectors' columns of the weighted values.
+/// Adds `C` vectors' columns of the weighted values, and asks for as much from `ahead`
+/// on.
 ///
 /// # Safety
 /// The vector's target features; the columns are there.
 #[inline(always)]
-unsafe fn columns<V: Vector, E: Element, const R: usize, const C: usize>(
+unsafe fn columns<V: Vector, E: Element, const R: usize, const C: usize, const AHEAD: bool>(
     from: *const E,
+    ahead: *const E,
     head_dim: usize,
     len: usize,
     weights: &[[f32; BLOCK]; R],
@@ -366,6 +407,11 @@ unsafe fn columns<V: Vector, E: Element, const R: usize, const C: usize>(
         }
         for p in 0..len {
             let row = from.add(p * head_dim);
+            if AHEAD {
+                for line in (0..C * V::LANES).step_by(LINE / size_of::<E>()) {
+                    V::prefetch(ahead.wrapping_add(p * head_dim + line).cast());
+                }
+            }
             let mut c = 0;
             while c < C {
                 let value = E::load::<V>(row.add(c * V::LANES));

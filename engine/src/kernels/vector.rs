@@ -43,6 +43,10 @@ pub(crate) unsafe trait Vector: Copy {
     unsafe fn div(self, other: Self) -> Self;
     /// 2 to the power of whole numbers from -126 to 127.
     unsafe fn pow2(self) -> Self;
+    /// Asks for the cache line of what is read a while later; the place may be
+    /// outside.
+    #[inline(always)]
+    unsafe fn prefetch(_from: *const u8) {}
 
     /// `e^x` for `x` up to 0 (and somewhat above), 0 below -87: within 2e-7 of
     /// it, relatively.
@@ -250,6 +254,11 @@ mod x86 {
                 _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent))
             }
         }
+        #[inline(always)]
+        unsafe fn prefetch(from: *const u8) {
+            // SAFETY: SSE is always there; a prefetch cannot fault.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) };
+        }
     }
 
     // SAFETY: used only beneath entries with avx512f.
@@ -336,6 +345,11 @@ mod x86 {
                 let exponent = _mm512_add_epi32(_mm512_cvtps_epi32(self), _mm512_set1_epi32(127));
                 _mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent))
             }
+        }
+        #[inline(always)]
+        unsafe fn prefetch(from: *const u8) {
+            // SAFETY: SSE is always there; a prefetch cannot fault.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) };
         }
     }
 }
@@ -481,6 +495,17 @@ pub(super) mod neon {
             unsafe {
                 let exponent = vaddq_s32(vcvtq_s32_f32(self), vdupq_n_s32(127));
                 vreinterpretq_f32_s32(vshlq_n_s32::<23>(exponent))
+            }
+        }
+        #[inline(always)]
+        unsafe fn prefetch(from: *const u8) {
+            // SAFETY: a prefetch cannot fault. (The intrinsic is not stable yet.)
+            unsafe {
+                asm!(
+                    "prfm pldl1keep, [{from}]",
+                    from = in(reg) from,
+                    options(nostack, preserves_flags, readonly),
+                );
             }
         }
 
