@@ -244,7 +244,7 @@ fn threads() -> Vec<usize> {
 #[divan::bench(args = threads(), sample_count = 20)]
 fn read(bencher: Bencher<'_, '_>, threads: usize) {
     let bytes = if measuring() { 2 * COLD } else { 1 << 20 };
-    let memory: Vec<u64> = (0..bytes as u64 / 8).collect();
+    let memory: Vec<f32> = (0..bytes / 4).map(|i| i as f32).collect();
     let share = memory.len().div_ceil(threads);
     bencher.counter(BytesCount::new(bytes)).bench_local(|| {
         std::thread::scope(|scope| {

@@ -51,17 +51,17 @@ impl Buffer {
 /// this returns.
 pub fn measure(threads: &[usize], cores: &[usize]) -> Option<(Buffer, Vec<f64>)> {
     let buffer = Buffer::here();
-    let words = usize::try_from(buffer.bytes / 8).ok()?;
-    let mut memory: Vec<u64> = Vec::new();
-    memory.try_reserve_exact(words).ok()?;
+    let values = usize::try_from(buffer.bytes / 4).ok()?;
+    let mut memory: Vec<f32> = Vec::new();
+    memory.try_reserve_exact(values).ok()?;
     // Not zeros, which the system may keep in one page.
-    memory.resize(words, 1);
+    memory.resize(values, 1.0);
     let speeds = threads.iter().map(|&threads| read(&memory, threads, cores));
     Some((buffer, speeds.collect()))
 }
 
-fn read(memory: &[u64], threads: usize, cores: &[usize]) -> f64 {
-    let parts: Vec<&[u64]> = memory
+fn read(memory: &[f32], threads: usize, cores: &[usize]) -> f64 {
+    let parts: Vec<&[f32]> = memory
         .chunks(memory.len().div_ceil(threads).max(1))
         .collect();
     let barrier = Barrier::new(parts.len());
@@ -88,7 +88,7 @@ fn read(memory: &[u64], threads: usize, cores: &[usize]) -> f64 {
 }
 
 /// The shortest time from when all threads begin to when all are done.
-fn seconds(part: &[u64], barrier: &Barrier) -> f64 {
+fn seconds(part: &[f32], barrier: &Barrier) -> f64 {
     let mut best = f64::INFINITY;
     for _ in 0..PASSES {
         barrier.wait();
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn every_number_of_threads_reads() {
-        let memory = vec![1u64; 1000];
+        let memory = vec![1.0; 1000];
         for threads in [1, 2, 3, 8] {
             let speed = read(&memory, threads, &[]);
             assert!(speed.is_finite() && speed > 0.0);

@@ -3,10 +3,12 @@
 //! with, there and in `chaski bench`. No part of the API.
 
 use super::attention::{SPAN, Seen, attend_span, finish, merge, partial_len};
+use super::backend::kernel_entry;
 use super::blocks::{BLOCK, Bits, BlockMatrix, Floats, ZeroPoints};
 use super::encoding::{ALIGNMENT, Encoded, Encoding};
 use super::kv_cache::KvCache;
 use super::linear::{Output, linear};
+use super::vector::Vector;
 use super::{Backend, KvFormat, Precision, norm, silu};
 
 /// A kind of weights that the quantiser writes.
@@ -358,26 +360,41 @@ impl Elementwise {
     }
 }
 
-/// Reads memory and does nothing else with it than the sum of its words.
-///
-/// It goes through eight stretches at once, a cache line of each in turn: the
-/// processor's own prefetching ends with a page, and one stretch got three quarters
-/// of what eight get (measured on x86_64).
-pub fn read(memory: &[u64]) -> u64 {
-    const STRETCHES: usize = 8;
-    const LINE: usize = 8;
-    let len = memory.len() / STRETCHES / LINE * LINE;
-    let (whole, rest) = memory.split_at(len * STRETCHES);
-    let mut sums = [0u64; LINE];
-    for at in (0..len).step_by(LINE) {
-        for stretch in whole.chunks_exact(len) {
-            for (sum, word) in sums.iter_mut().zip(&stretch[at..][..LINE]) {
-                *sum = sum.wrapping_add(*word);
+/// Reads memory as fast as this processor's widest vectors do, and finds the largest
+/// value in it: the least that can be done with all of it.
+pub fn read(memory: &[f32]) -> f32 {
+    let mut largest = f32::NEG_INFINITY;
+    find_largest(Backend::detect(), memory, &mut largest);
+    largest
+}
+
+kernel_entry! {
+    /// Raises `largest` to the largest value.
+    fn find_largest(memory: &[f32], largest: &mut f32) = find_largest_body
+}
+
+/// # Safety
+/// The vector's target features.
+#[inline(always)]
+unsafe fn find_largest_body<V: Vector>(memory: &[f32], largest: &mut f32) {
+    // A KB at a time in lanes of their own, so that no read waits for another.
+    const AT_ONCE: usize = 256;
+    let (whole, rest) = memory.as_chunks::<AT_ONCE>();
+    // SAFETY: features by the contract; the lanes divide a chunk and a quarter of it.
+    unsafe {
+        let mut lanes = [V::splat(*largest); 4];
+        for chunk in whole {
+            for i in (0..AT_ONCE).step_by(4 * V::LANES) {
+                for (j, lanes) in lanes.iter_mut().enumerate() {
+                    *lanes = lanes.max(V::load(chunk.as_ptr().add(i + j * V::LANES)));
+                }
             }
         }
+        let [a, b, c, d] = lanes;
+        let mut values = [f32::NEG_INFINITY; 16];
+        a.max(b).max(c.max(d)).store(values.as_mut_ptr());
+        *largest = values.iter().chain(rest).fold(*largest, |l, v| l.max(*v));
     }
-    let words = sums.iter().chain(rest);
-    words.fold(0, |sum, word| sum.wrapping_add(*word))
 }
 
 #[cfg(test)]
@@ -385,10 +402,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_word_is_read() {
-        for len in [0, 1, 63, 64, 65, 1000] {
-            let memory: Vec<u64> = (0..len).collect();
-            assert_eq!(read(&memory), memory.iter().sum::<u64>());
+    fn every_value_is_read() {
+        for len in [1, 63, 255, 256, 257, 600] {
+            for at in 0..len {
+                let mut memory = vec![-1.0; len];
+                memory[at] = 2.0;
+                for backend in Backend::available() {
+                    let mut largest = f32::NEG_INFINITY;
+                    find_largest(backend, &memory, &mut largest);
+                    assert_eq!(largest, 2.0, "{backend:?}: {at} of {len}");
+                }
+            }
         }
     }
 
