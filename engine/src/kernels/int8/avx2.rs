@@ -239,6 +239,17 @@ unsafe impl<const BITS: usize> Group for Avx2<BITS> {
     }
 
     #[inline(always)]
+    unsafe fn fold(lanes: Self::Lanes) -> Self::Lanes {
+        // SAFETY: avx2 by the contract.
+        unsafe { [_mm256_add_ps(lanes[0], lanes[1]), _mm256_setzero_ps()] }
+    }
+
+    #[inline(always)]
+    unsafe fn pack(a: Self::Lanes, b: Self::Lanes) -> Self::Lanes {
+        [a[0], b[0]]
+    }
+
+    #[inline(always)]
     unsafe fn add(a: Self::Lanes, b: Self::Lanes) -> Self::Lanes {
         // SAFETY: avx2 by the contract.
         unsafe { [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])] }

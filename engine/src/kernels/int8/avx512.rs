@@ -182,6 +182,18 @@ unsafe impl<const BITS: usize> Group for Avx512<BITS> {
     }
 
     #[inline(always)]
+    unsafe fn fold(lanes: Self::Lanes) -> Self::Lanes {
+        // SAFETY: the features by the contract.
+        unsafe { _mm512_zextps256_ps512(half(lanes)) }
+    }
+
+    #[inline(always)]
+    unsafe fn pack(a: Self::Lanes, b: Self::Lanes) -> Self::Lanes {
+        // SAFETY: the features by the contract.
+        unsafe { _mm512_shuffle_f32x4::<0b01_00_01_00>(a, b) }
+    }
+
+    #[inline(always)]
     unsafe fn add(a: Self::Lanes, b: Self::Lanes) -> Self::Lanes {
         // SAFETY: the features by the contract.
         unsafe { _mm512_add_ps(a, b) }
@@ -209,13 +221,25 @@ unsafe impl<const BITS: usize> Group for Avx512<BITS> {
 unsafe fn quarter(lanes: __m512) -> __m128 {
     // SAFETY: avx512f by the contract.
     unsafe {
-        let both = _mm256_add_ps(
-            _mm512_castps512_ps256(lanes),
-            _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(lanes))),
-        );
+        let both = half(lanes);
         _mm_add_ps(
             _mm256_castps256_ps128(both),
             _mm256_extractf128_ps::<1>(both),
+        )
+    }
+}
+
+/// The upper half added to the lower one.
+///
+/// # Safety
+/// avx512f.
+#[inline(always)]
+unsafe fn half(lanes: __m512) -> __m256 {
+    // SAFETY: avx512f by the contract.
+    unsafe {
+        _mm256_add_ps(
+            _mm512_castps512_ps256(lanes),
+            _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(lanes))),
         )
     }
 }

@@ -1,6 +1,8 @@
 //! What a backend does with a group: the trait that the int8 products are
 //! written over.
 
+use super::tile::Unit;
+
 /// Blocks in a group: 128 weights, which is 64 bytes of 4 bits.
 pub(crate) const GROUP: usize = 4;
 /// Weights in a group.
@@ -66,22 +68,44 @@ pub(crate) unsafe trait Group: Copy {
     /// The sums of all lanes of each.
     unsafe fn sums(lanes: [Self::Lanes; 4]) -> [f32; 4];
 
-    /// The sums of two pairs of rows: of each pair the whole groups of the first
-    /// row, the group that they share half and half, and the whole groups of the
-    /// second row.
+    /// All lanes' sum in the lanes of the first two blocks; zero elsewhere.
+    unsafe fn fold(lanes: Self::Lanes) -> Self::Lanes;
+    /// The lanes of the last two blocks; zero elsewhere.
     #[inline(always)]
-    unsafe fn pair_sums(pairs: [[Self::Lanes; 3]; 2]) -> [f32; 4] {
+    unsafe fn upper(lanes: Self::Lanes) -> Self::Lanes {
+        // SAFETY: features by the contract.
+        unsafe { Self::halves(lanes).1 }
+    }
+    /// The lanes of the first two blocks of each.
+    unsafe fn pack(a: Self::Lanes, b: Self::Lanes) -> Self::Lanes;
+
+    /// The sums of what was packed, each followed by that of `lanes`: `a`, `lanes[0]`,
+    /// `b`, `lanes[1]`.
+    #[inline(always)]
+    unsafe fn sums_between(packed: Self::Lanes, lanes: [Self::Lanes; 2]) -> [f32; 4] {
         // SAFETY: features by the contract.
         unsafe {
-            let [[a, b, c], [d, e, f]] = pairs;
-            let ((b0, b1), (e0, e1)) = (Self::halves(b), Self::halves(e));
-            Self::sums([
-                Self::add(a, b0),
-                Self::add(c, b1),
-                Self::add(d, e0),
-                Self::add(f, e1),
-            ])
+            let (a, b) = Self::halves(packed);
+            Self::sums([a, lanes[0], b, lanes[1]])
         }
+    }
+
+    /// [`Self::strided`] is there for `R` units of symmetric weights and one row of x.
+    const STRIDED: usize = 0;
+
+    /// Adds the products of `groups` groups of `R` units, the first unit's at `unit` and
+    /// each next one `strides` bytes (of quants, of scales) further on, and leaves `unit`
+    /// and `x` behind them.
+    ///
+    /// The same as group by group, in fewer instructions.
+    unsafe fn strided<const R: usize, const T: usize>(
+        _groups: usize,
+        _unit: &mut Unit,
+        _strides: [usize; 2],
+        _x: &mut *const u8,
+        _totals: &mut [[Self::Lanes; T]; R],
+    ) {
+        unreachable!("products at a stride where there are none");
     }
 
     /// Asks for the quants or scales that products reach a while later; the place

@@ -16,6 +16,8 @@ mod neon;
 #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
 mod prefill;
 mod scalar;
+#[cfg(target_arch = "aarch64")]
+mod strided;
 mod tile;
 
 use std::ops::Range;
@@ -286,6 +288,7 @@ unsafe fn products<
 ) {
     let shape = Shape::new(job.w.blocks());
     let of_group = bytes(job.w, GROUP);
+    let of_unit = bytes(job.w, shape.blocks * shape.unit_rows);
     let pass = Pass {
         job,
         shape,
@@ -293,8 +296,9 @@ unsafe fn products<
             scales: of_group[1],
             zero_points: of_group[2],
             integers: matches!(job.w.parts().2, ZeroPoints::Packed(_)),
+            unit: [of_unit[0], of_unit[1]],
         },
-        of_unit: bytes(job.w, shape.blocks * shape.unit_rows),
+        of_unit,
         of_groups: of_group.map(|bytes| bytes * shape.groups()),
         ahead: Ahead::new(job, &rows),
         rows: rows.clone(),

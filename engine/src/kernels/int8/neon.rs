@@ -6,6 +6,8 @@ use std::arch::asm;
 
 use super::encode::RECORD;
 use super::group::{Group, spread_nibbles};
+use super::strided;
+use super::tile::Unit;
 use crate::kernels::vector::neon::widen_halves;
 
 /// Groups of 4 or of 8 bits by `smull` and `smlal`, for every aarch64: Cortex-A53,
@@ -84,6 +86,22 @@ unsafe fn mul_add_i16(sum: int16x8_t, w: int8x16_t, x: int8x16_t) -> int16x8_t {
 unsafe fn mul_i16(w: int8x16_t, x: int8x16_t) -> int16x8_t {
     // SAFETY: NEON by the contract.
     unsafe { vmlal_high_s8(vmull_s8(vget_low_s8(w), vget_low_s8(x)), w, x) }
+}
+
+/// An instruction of two registers that the compiler would take apart into several, or
+/// would do only after the loops that follow, with both registers kept for it.
+macro_rules! named {
+    ($instruction:literal, $a:expr, $b:expr) => {{
+        let out: float32x4_t;
+        asm!(
+            $instruction,
+            o = lateout(vreg) out,
+            a = in(vreg) $a,
+            b = in(vreg) $b,
+            options(nomem, nostack, preserves_flags),
+        );
+        out
+    }};
 }
 
 /// The methods that do not depend on how products are formed.
@@ -217,14 +235,34 @@ macro_rules! common {
         }
 
         #[inline(always)]
-        unsafe fn pair_sums(pairs: [[Self::Lanes; 3]; 2]) -> [f32; 4] {
-            let mut sums = [0.0; 4];
-            let [[a, b, c], [d, e, f]] = pairs;
+        unsafe fn fold(lanes: Self::Lanes) -> Self::Lanes {
+            // SAFETY: NEON is always there.
+            unsafe { named!("faddp {o:v}.4s, {a:v}.4s, {b:v}.4s", lanes, vdupq_n_f32(0.0)) }
+        }
+
+        #[inline(always)]
+        unsafe fn pack(a: Self::Lanes, b: Self::Lanes) -> Self::Lanes {
+            // SAFETY: NEON is always there.
+            unsafe { named!("zip1 {o:v}.2d, {a:v}.2d, {b:v}.2d", a, b) }
+        }
+
+        #[inline(always)]
+        unsafe fn upper(lanes: Self::Lanes) -> Self::Lanes {
             // SAFETY: NEON is always there.
             unsafe {
-                // Two lanes of each row, as in the shared group.
-                let first = vaddq_f32(vpaddq_f32(a, c), b);
-                let second = vaddq_f32(vpaddq_f32(d, f), e);
+                let doubles = vreinterpretq_u64_f32(lanes);
+                vreinterpretq_f32_u64(vsetq_lane_u64::<0>(0, doubles))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn sums_between(packed: Self::Lanes, lanes: [Self::Lanes; 2]) -> [f32; 4] {
+            let mut sums = [0.0; 4];
+            // SAFETY: NEON is always there.
+            unsafe {
+                let others = vpaddq_f32(lanes[0], lanes[1]);
+                let first = named!("zip1 {o:v}.2d, {a:v}.2d, {b:v}.2d", packed, others);
+                let second = named!("zip2 {o:v}.2d, {a:v}.2d, {b:v}.2d", packed, others);
                 vst1q_f32(sums.as_mut_ptr(), vpaddq_f32(first, second));
             }
             sums
@@ -304,6 +342,27 @@ unsafe impl<const BITS: usize> Group for Neon<BITS> {
 // SAFETY: used only beneath entries with dotprod.
 unsafe impl<const BITS: usize> Group for NeonDotprod<BITS> {
     common!();
+
+    const STRIDED: usize = if BITS == 4 { strided::UNITS } else { 0 };
+
+    #[inline(always)]
+    unsafe fn strided<const R: usize, const T: usize>(
+        groups: usize,
+        unit: &mut Unit,
+        strides: [usize; 2],
+        x: &mut *const u8,
+        totals: &mut [[Self::Lanes; T]; R],
+    ) {
+        let mut all = [totals[0][0]; strided::UNITS];
+        for (one, total) in all.iter_mut().zip(totals.iter()) {
+            *one = total[0];
+        }
+        // SAFETY: by the contract.
+        unsafe { strided::groups(groups, unit, strides, x, &mut all) }
+        for (one, total) in all.iter().zip(totals) {
+            total[0] = *one;
+        }
+    }
 
     /// The words of the group, dealt by `ld4`: of 4 bits, the low nibbles of the
     /// four registers, then the high ones; of 8 bits, two blocks, then two.

@@ -132,6 +132,16 @@ unsafe impl<const BITS: usize> Group for Scalar<BITS> {
     }
 
     #[inline(always)]
+    unsafe fn fold([a, b, c, d]: Self::Lanes) -> Self::Lanes {
+        [a + c, b + d, 0.0, 0.0]
+    }
+
+    #[inline(always)]
+    unsafe fn pack(a: Self::Lanes, b: Self::Lanes) -> Self::Lanes {
+        [a[0], a[1], b[0], b[1]]
+    }
+
+    #[inline(always)]
     unsafe fn add(a: Self::Lanes, b: Self::Lanes) -> Self::Lanes {
         std::array::from_fn(|i| a[i] + b[i])
     }

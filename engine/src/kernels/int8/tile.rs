@@ -75,6 +75,8 @@ pub(super) struct Steps {
     pub(super) zero_points: usize,
     /// Zero points are integers.
     pub(super) integers: bool,
+    /// Bytes of quants and of scales from unit to unit.
+    pub(super) unit: [usize; 2],
 }
 
 /// The scale and zero point of a group of W.
@@ -99,16 +101,19 @@ unsafe fn params<G: Group, const BITS: usize, const F: u8>(
             scales: GROUP * 2,
             zero_points: 0,
             integers: false,
+            ..*steps
         },
         PACKED => Steps {
             scales: GROUP * 2,
             zero_points: GROUP * BITS / 8,
             integers: true,
+            ..*steps
         },
         FRACTIONAL => Steps {
             scales: GROUP * 2,
             zero_points: GROUP * 2,
             integers: false,
+            ..*steps
         },
         _ => *steps,
     };
@@ -261,7 +266,7 @@ impl Sink {
 }
 
 /// Computes `R` units against `T` rows of x and leaves `units` behind their last
-/// groups. Meanwhile asks for as many quants from `asked` on if `T` is 1. `CHECK`: only
+/// groups (where they are strided, the first one only). Meanwhile asks for as many quants from `asked` on if `T` is 1. `CHECK`: only
 /// the columns within the sink's are stored.
 ///
 /// # Safety
@@ -289,12 +294,22 @@ pub(super) unsafe fn tile<
     }
     // SAFETY: features by the contract; as many groups as there are.
     unsafe {
-        let zero = [[G::splat(0.0); T]; R];
-        let mut totals = zero;
-        let groups = shape.groups() / shape.unit_rows;
-        for _ in 0..groups {
-            group::<G, BITS, F, R, T>(steps, units, &mut x, &mut asked, &mut totals);
+        let mut totals = [[G::splat(0.0); T]; R];
+        let strided = F == SYMMETRIC && T == 1 && R == G::STRIDED;
+        // A macro, as a closure would lack the target features.
+        macro_rules! add_groups {
+            ($count:expr) => {{
+                if strided {
+                    G::strided($count, &mut units[0], steps.unit, &mut x[0], &mut totals);
+                } else {
+                    for _ in 0..$count {
+                        group::<G, BITS, F, R, T>(steps, units, &mut x, &mut asked, &mut totals);
+                    }
+                }
+            }};
         }
+        let groups = shape.groups() / shape.unit_rows;
+        add_groups!(groups);
         if shape.unit_rows == 1 {
             if T > 1 {
                 unrolled!(r below R {
@@ -320,19 +335,34 @@ pub(super) unsafe fn tile<
             }
             return;
         }
-        let first = totals;
-        let mut middle = zero;
-        group::<G, BITS, F, R, T>(steps, units, &mut x, &mut asked, &mut middle);
-        totals = zero;
-        for _ in 0..groups {
-            group::<G, BITS, F, R, T>(steps, units, &mut x, &mut asked, &mut totals);
-        }
-        // A macro, as a closure would lack the target features.
+        // The group in the middle ends the first rows' sums and begins the others'. Two
+        // units' (or, with several rows of x, two rows') first sums are kept together.
+        let mut first = totals;
+        unrolled!(r below R {
+            unrolled!(t below T {
+                totals[r][t] = G::fold(totals[r][t]);
+            });
+        });
+        add_groups!(1);
+        unrolled!(r below R {
+            unrolled!(t below T {
+                if T > 1 && t % 2 == 0 {
+                    first[r][t] = G::pack(totals[r][t], totals[r][(t + 1) % T]);
+                } else if T == 1 && r % 2 == 0 {
+                    first[r][0] = G::pack(totals[r][0], totals[(r + 1) % R][0]);
+                }
+            });
+        });
+        unrolled!(r below R {
+            unrolled!(t below T {
+                totals[r][t] = G::upper(totals[r][t]);
+            });
+        });
+        add_groups!(groups);
         macro_rules! pairs {
             ($r:expr, $t:expr, $s:expr, $u:expr) => {{
                 let (r, t, s, u) = ($r % R, $t % T, $s % R, $u % T);
-                let one = [first[r][t], middle[r][t], totals[r][t]];
-                G::pair_sums([one, [first[s][u], middle[s][u], totals[s][u]]])
+                G::sums_between(first[r][t], [totals[r][t], totals[s][u]])
             }};
         }
         if T > 1 {
