@@ -21,6 +21,19 @@ const ROWS: usize = 4;
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
+/// Runs the body with `$n` as 0 to 3.
+macro_rules! nth {
+    ($n:ident, $body:block) => {
+        nth!(@ $n $body 0 1 2 3)
+    };
+    (@ $n:ident $body:block $($value:literal)*) => {
+        $({
+            const $n: i32 = $value;
+            $body
+        })*
+    };
+}
+
 /// Rotates a head in place (RoPE, Su et al. 2021, in the half-split form of
 /// Hugging Face's Llama): `x[i]` and `x[i + half]` turn by the angle whose
 /// cosine and sine are given, `half` of each.
@@ -224,13 +237,41 @@ unsafe fn scores<V: Vector, E: Element, const R: usize, const AHEAD: bool>(
     q: &[f32],
     scores: &mut [[f32; BLOCK]; R],
 ) {
+    // SAFETY: by the contract; so many vectors are a tile.
+    unsafe {
+        match V::LANES {
+            // Two tiles, as one's sums would not keep the multipliers busy.
+            16 => tiles::<V, E, R, 1, 2, AHEAD>(cache, block, len, q, scores),
+            8 => tiles::<V, E, R, 2, 1, AHEAD>(cache, block, len, q, scores),
+            4 => tiles::<V, E, R, 4, 1, AHEAD>(cache, block, len, q, scores),
+            _ => tiles::<V, E, R, TILE, 1, AHEAD>(cache, block, len, q, scores),
+        }
+    }
+}
+
+/// [`scores`], `TILES` tiles of `N` vectors at a time.
+///
+/// # Safety
+/// As for [`scores`]; `N` vectors are a tile.
+#[inline(always)]
+unsafe fn tiles<
+    V: Vector,
+    E: Element,
+    const R: usize,
+    const N: usize,
+    const TILES: usize,
+    const AHEAD: bool,
+>(
+    cache: &HeadView<'_, E>,
+    block: usize,
+    len: usize,
+    q: &[f32],
+    scores: &mut [[f32; BLOCK]; R],
+) {
     let head_dim = cache.head_dim;
-    // Tiles at a time: enough sums of their own to keep the multipliers busy.
-    let tiles = const { if V::LANES == TILE { 2 } else { 1 } };
-    let mut first = 0;
-    while first < len {
-        // SAFETY: features by the contract; tiles of keys, of which the cache has
-        // whole ones; the lanes divide a tile.
+    for first in (0..len).step_by(TILES * TILE) {
+        // SAFETY: features by the contract; tiles of keys, of which the cache has whole
+        // ones; `R` queries.
         unsafe {
             let from = (block + first) * head_dim;
             let keys = cache.keys.as_ptr().add(from);
@@ -241,52 +282,67 @@ unsafe fn scores<V: Vector, E: Element, const R: usize, const AHEAD: bool>(
             } else {
                 0
             };
-            let mut sums = [[[V::splat(0.0); TILE]; R]; 2];
-            for d in 0..head_dim {
-                if AHEAD && d % (LINE / size_of::<[E; TILE]>()) == 0 {
-                    V::prefetch(ahead.wrapping_add(d * TILE).cast());
-                    if tiles == 2 {
-                        V::prefetch(ahead.wrapping_add((head_dim + d) * TILE).cast());
+            let mut sums = [[[V::splat(0.0); N]; R]; TILES];
+            let whole = head_dim - head_dim % 4;
+            for d in (0..whole).step_by(4) {
+                if AHEAD {
+                    for tile in 0..TILES {
+                        let ahead = ahead.wrapping_add((tile * head_dim + d) * TILE);
+                        ask::<V, E>(ahead, 4 * TILE);
                     }
                 }
-                let mut tile = 0;
-                while tile < tiles {
+                let mut four = [V::four(q.as_ptr().add(d)); R];
+                for (r, four) in four.iter_mut().enumerate().skip(1) {
+                    *four = V::four(q.as_ptr().add(r * head_dim + d));
+                }
+                for (tile, sums) in sums.iter_mut().enumerate() {
                     let keys = keys.add(tile * second + d * TILE);
-                    let mut v = 0;
-                    while v < TILE / V::LANES {
-                        let key = E::load::<V>(keys.add(v * V::LANES));
-                        let mut r = 0;
-                        while r < R {
-                            let q = V::splat(*q.get_unchecked(r * head_dim + d));
-                            sums[tile][r][v] = key.mul_add(q, sums[tile][r][v]);
-                            r += 1;
+                    nth!(J, {
+                        let keys = E::load_each::<V, N>(keys.add(J as usize * TILE));
+                        for (sums, four) in sums.iter_mut().zip(four) {
+                            for (sum, key) in sums.iter_mut().zip(keys) {
+                                *sum = key.mul_add_nth::<J>(four, *sum);
+                            }
                         }
-                        v += 1;
-                    }
-                    tile += 1;
+                    });
                 }
             }
-            let mut tile = 0;
-            while tile < tiles {
-                let mut r = 0;
-                while r < R {
-                    let mut v = 0;
-                    while v < TILE / V::LANES {
-                        let mut sum = sums[tile][r][v];
+            for d in whole..head_dim {
+                for (tile, sums) in sums.iter_mut().enumerate() {
+                    let keys = E::load_each::<V, N>(keys.add(tile * second + d * TILE));
+                    for (r, sums) in sums.iter_mut().enumerate() {
+                        let q = V::splat(q[r * head_dim + d]);
+                        for (sum, key) in sums.iter_mut().zip(keys) {
+                            *sum = key.mul_add(q, *sum);
+                        }
+                    }
+                }
+            }
+            for (tile, sums) in sums.into_iter().enumerate() {
+                for (sums, scores) in sums.into_iter().zip(&mut *scores) {
+                    for (v, mut sum) in sums.into_iter().enumerate() {
                         let at = first + tile * TILE + v * V::LANES;
                         if E::SCALED && at < len {
                             let scales = V::load(cache.key_scales.as_ptr().add(block + at));
                             sum = sum.mul_add(scales, V::splat(0.0));
                         }
-                        sum.store(scores[r].as_mut_ptr().add(at));
-                        v += 1;
+                        sum.store(scores.as_mut_ptr().add(at));
                     }
-                    r += 1;
                 }
-                tile += 1;
             }
         }
-        first += tiles * TILE;
+    }
+}
+
+/// Asks for `count` elements' cache lines.
+///
+/// # Safety
+/// The vector's target features.
+#[inline(always)]
+unsafe fn ask<V: Vector, E: Element>(from: *const E, count: usize) {
+    for line in (0..count).step_by(LINE / size_of::<E>()) {
+        // SAFETY: features by the contract.
+        unsafe { V::prefetch(from.wrapping_add(line).cast()) };
     }
 }
 
@@ -365,32 +421,35 @@ unsafe fn values<V: Vector, E: Element, const R: usize, const AHEAD: bool>(
         let to = partials.as_mut_ptr();
         let mut d = 0;
         while d + 4 * V::LANES <= head_dim {
-            let (from, ahead, to) = (from.add(d), ahead.wrapping_add(d), to.add(d));
-            columns::<V, E, R, 4, AHEAD>(from, ahead, head_dim, len, weights, to, stride);
+            let (from, to) = (from.add(d), to.add(d));
+            // Each line once.
+            let line = AHEAD && d * size_of::<E>() % LINE == 0;
+            let ahead = line.then(|| ahead.wrapping_add(d));
+            columns::<V, E, R, 4>(from, ahead, head_dim, len, weights, to, stride);
             d += 4 * V::LANES;
         }
         while d + V::LANES <= head_dim {
-            let (from, ahead, to) = (from.add(d), ahead.wrapping_add(d), to.add(d));
-            columns::<V, E, R, 1, AHEAD>(from, ahead, head_dim, len, weights, to, stride);
+            let (from, to) = (from.add(d), to.add(d));
+            columns::<V, E, R, 1>(from, None, head_dim, len, weights, to, stride);
             d += V::LANES;
         }
         while d < head_dim {
-            let (from, ahead, to) = (from.add(d), ahead.wrapping_add(d), to.add(d));
-            columns::<f32, E, R, 1, AHEAD>(from, ahead, head_dim, len, weights, to, stride);
+            let (from, to) = (from.add(d), to.add(d));
+            columns::<f32, E, R, 1>(from, None, head_dim, len, weights, to, stride);
             d += 1;
         }
     }
 }
 
-/// Adds `C` vectors' columns of the weighted values, and asks for as much from `ahead`
-/// on.
+/// Adds `C` vectors' columns of the weighted values; asks for as much, or a line of
+/// each position, from `ahead` on.
 ///
 /// # Safety
 /// The vector's target features; the columns are there.
 #[inline(always)]
-unsafe fn columns<V: Vector, E: Element, const R: usize, const C: usize, const AHEAD: bool>(
+unsafe fn columns<V: Vector, E: Element, const R: usize, const C: usize>(
     from: *const E,
-    ahead: *const E,
+    ahead: Option<*const E>,
     head_dim: usize,
     len: usize,
     weights: &[[f32; BLOCK]; R],
@@ -405,23 +464,34 @@ unsafe fn columns<V: Vector, E: Element, const R: usize, const C: usize, const A
                 *sum = V::load(to.add(r * stride + c * V::LANES));
             }
         }
-        for p in 0..len {
+        let whole = len - len % 4;
+        for p in (0..whole).step_by(4) {
             let row = from.add(p * head_dim);
-            if AHEAD {
-                for line in (0..C * V::LANES).step_by(LINE / size_of::<E>()) {
-                    V::prefetch(ahead.wrapping_add(p * head_dim + line).cast());
+            if let Some(ahead) = ahead {
+                for p in p..p + 4 {
+                    ask::<V, E>(ahead.wrapping_add(p * head_dim), C * V::LANES);
                 }
             }
-            let mut c = 0;
-            while c < C {
-                let value = E::load::<V>(row.add(c * V::LANES));
-                let mut r = 0;
-                while r < R {
-                    let weight = V::splat(*weights[r].get_unchecked(p));
-                    sums[r][c] = value.mul_add(weight, sums[r][c]);
-                    r += 1;
+            let mut four = [V::four(weights[0].as_ptr().add(p)); R];
+            for (four, weights) in four.iter_mut().zip(weights) {
+                *four = V::four(weights.as_ptr().add(p));
+            }
+            nth!(J, {
+                let values = E::load_each::<V, C>(row.add(J as usize * head_dim));
+                for (sums, four) in sums.iter_mut().zip(four) {
+                    for (sum, value) in sums.iter_mut().zip(values) {
+                        *sum = value.mul_add_nth::<J>(four, *sum);
+                    }
                 }
-                c += 1;
+            });
+        }
+        for p in whole..len {
+            let values = E::load_each::<V, C>(from.add(p * head_dim));
+            for (sums, weights) in sums.iter_mut().zip(weights) {
+                let weight = V::splat(weights[p]);
+                for (sum, value) in sums.iter_mut().zip(values) {
+                    *sum = value.mul_add(weight, *sum);
+                }
             }
         }
         for (r, sums) in sums.iter().enumerate() {

@@ -42,11 +42,11 @@ pub(crate) trait Element: Copy + Default {
     /// Stands for a number only with the scale of its position.
     const SCALED: bool;
 
-    /// Reads a vector of elements.
+    /// Reads `N` vectors of elements, one behind the other.
     ///
     /// # Safety
     /// The vector's target features; so many elements are there.
-    unsafe fn load<V: Vector>(from: *const Self) -> V;
+    unsafe fn load_each<V: Vector, const N: usize>(from: *const Self) -> [V; N];
     /// From numbers times the inverse of their scale, which is 1 where elements are not
     /// scaled; both of one length.
     fn narrow(backend: Backend, x: &[f32], inverse: f32, out: &mut [Self]);
@@ -58,9 +58,9 @@ pub(crate) trait Element: Copy + Default {
 impl Element for f32 {
     const SCALED: bool = false;
     #[inline(always)]
-    unsafe fn load<V: Vector>(from: *const Self) -> V {
+    unsafe fn load_each<V: Vector, const N: usize>(from: *const Self) -> [V; N] {
         // SAFETY: by the contract.
-        unsafe { V::load(from) }
+        std::array::from_fn(|i| unsafe { V::load(from.add(i * V::LANES)) })
     }
     fn narrow(_: Backend, x: &[f32], _: f32, out: &mut [Self]) {
         out.copy_from_slice(x);
@@ -74,9 +74,9 @@ impl Element for f32 {
 impl Element for u16 {
     const SCALED: bool = false;
     #[inline(always)]
-    unsafe fn load<V: Vector>(from: *const Self) -> V {
+    unsafe fn load_each<V: Vector, const N: usize>(from: *const Self) -> [V; N] {
         // SAFETY: by the contract.
-        unsafe { V::halves(from) }
+        unsafe { V::halves_each(from) }
     }
     fn narrow(backend: Backend, x: &[f32], _: f32, out: &mut [Self]) {
         // Keys and values beyond f16 do not occur in a Llama that works; kept
@@ -92,9 +92,9 @@ impl Element for u16 {
 impl Element for i8 {
     const SCALED: bool = true;
     #[inline(always)]
-    unsafe fn load<V: Vector>(from: *const Self) -> V {
+    unsafe fn load_each<V: Vector, const N: usize>(from: *const Self) -> [V; N] {
         // SAFETY: by the contract.
-        unsafe { V::signed(from) }
+        unsafe { V::signed_each(from) }
     }
     fn narrow(_: Backend, x: &[f32], inverse: f32, out: &mut [Self]) {
         for (to, x) in out.iter_mut().zip(x) {

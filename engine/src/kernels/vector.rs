@@ -13,6 +13,9 @@ use super::int8::encode::{WORDS, quantise};
 pub(crate) unsafe trait Vector: Copy {
     /// Lanes in a register: a divisor of 16.
     const LANES: usize;
+    /// Four factors: in a register where an instruction picks one of it, or else in
+    /// the memory that they were read from.
+    type Four: Copy;
 
     /// All lanes `value`.
     unsafe fn splat(value: f32) -> Self;
@@ -22,6 +25,11 @@ pub(crate) unsafe trait Vector: Copy {
     unsafe fn store(self, to: *mut f32);
     /// `self * b + c`, lane by lane.
     unsafe fn mul_add(self, b: Self, c: Self) -> Self;
+    /// Four factors, read from four values.
+    unsafe fn four(from: *const f32) -> Self::Four;
+    /// `self * b + c` with factor `N` of `b` in all lanes: the same as with
+    /// [`Self::splat`] of it.
+    unsafe fn mul_add_nth<const N: i32>(self, b: Self::Four, c: Self) -> Self;
     /// The sum of all lanes.
     unsafe fn sum(self) -> f32;
     /// Reads `LANES` bytes and widens their low and their high nibbles.
@@ -33,6 +41,18 @@ pub(crate) unsafe trait Vector: Copy {
     unsafe fn halves(from: *const u16) -> Self;
     /// Reads `LANES` signed bytes and widens them.
     unsafe fn signed(from: *const i8) -> Self;
+    /// Reads `N` registers of f16, one behind the other.
+    #[inline(always)]
+    unsafe fn halves_each<const N: usize>(from: *const u16) -> [Self; N] {
+        // SAFETY: so many values are readable by the contract.
+        std::array::from_fn(|i| unsafe { Self::halves(from.add(i * Self::LANES)) })
+    }
+    /// Reads `N` registers of signed bytes, one behind the other.
+    #[inline(always)]
+    unsafe fn signed_each<const N: usize>(from: *const i8) -> [Self; N] {
+        // SAFETY: so many values are readable by the contract.
+        std::array::from_fn(|i| unsafe { Self::signed(from.add(i * Self::LANES)) })
+    }
     /// Writes `LANES` f16, rounded to nearest.
     unsafe fn to_halves(self, to: *mut u16);
     /// The smaller, lane by lane; `other` where one is no number.
@@ -89,6 +109,7 @@ pub(crate) unsafe trait Vector: Copy {
 // SAFETY: needs no target feature; the pointers are the caller's promise.
 unsafe impl Vector for f32 {
     const LANES: usize = 1;
+    type Four = *const f32;
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
@@ -108,6 +129,15 @@ unsafe impl Vector for f32 {
     unsafe fn mul_add(self, b: Self, c: Self) -> Self {
         // Not f32::mul_add: without the fma feature that is a library call.
         self * b + c
+    }
+    #[inline(always)]
+    unsafe fn four(from: *const f32) -> Self::Four {
+        from
+    }
+    #[inline(always)]
+    unsafe fn mul_add_nth<const N: i32>(self, b: Self::Four, c: Self) -> Self {
+        // SAFETY: four readable values by the contract.
+        unsafe { self * *b.add(N as usize) + c }
     }
     #[inline(always)]
     unsafe fn sum(self) -> f32 {
@@ -165,6 +195,7 @@ mod x86 {
     // SAFETY: used only beneath entries with avx2 and fma.
     unsafe impl Vector for __m256 {
         const LANES: usize = 8;
+        type Four = *const f32;
 
         #[inline(always)]
         unsafe fn splat(value: f32) -> Self {
@@ -185,6 +216,15 @@ mod x86 {
         unsafe fn mul_add(self, b: Self, c: Self) -> Self {
             // SAFETY: fma by the contract.
             unsafe { _mm256_fmadd_ps(self, b, c) }
+        }
+        #[inline(always)]
+        unsafe fn four(from: *const f32) -> Self::Four {
+            from
+        }
+        #[inline(always)]
+        unsafe fn mul_add_nth<const N: i32>(self, b: Self::Four, c: Self) -> Self {
+            // SAFETY: the features, and four readable values, by the contract.
+            unsafe { self.mul_add(Self::splat(*b.add(N as usize)), c) }
         }
         #[inline(always)]
         unsafe fn sum(self) -> f32 {
@@ -264,6 +304,7 @@ mod x86 {
     // SAFETY: used only beneath entries with avx512f.
     unsafe impl Vector for __m512 {
         const LANES: usize = 16;
+        type Four = *const f32;
 
         #[inline(always)]
         unsafe fn splat(value: f32) -> Self {
@@ -284,6 +325,15 @@ mod x86 {
         unsafe fn mul_add(self, b: Self, c: Self) -> Self {
             // SAFETY: avx512f by the contract.
             unsafe { _mm512_fmadd_ps(self, b, c) }
+        }
+        #[inline(always)]
+        unsafe fn four(from: *const f32) -> Self::Four {
+            from
+        }
+        #[inline(always)]
+        unsafe fn mul_add_nth<const N: i32>(self, b: Self::Four, c: Self) -> Self {
+            // SAFETY: the features, and four readable values, by the contract.
+            unsafe { self.mul_add(Self::splat(*b.add(N as usize)), c) }
         }
         #[inline(always)]
         unsafe fn sum(self) -> f32 {
@@ -380,6 +430,25 @@ pub(super) mod neon {
         lanes
     }
 
+    /// The last four f16 to f32.
+    ///
+    /// # Safety
+    /// None beyond NEON, which is always there.
+    #[inline(always)]
+    unsafe fn widen_high_halves(bits: uint16x8_t) -> float32x4_t {
+        let lanes: float32x4_t;
+        // SAFETY: NEON is always there; only the named registers are touched.
+        unsafe {
+            asm!(
+                "fcvtl2 {lanes:v}.4s, {bits:v}.8h",
+                lanes = lateout(vreg) lanes,
+                bits = in(vreg) bits,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        lanes
+    }
+
     /// Reads four bytes into the low half of a register.
     ///
     /// # Safety
@@ -405,6 +474,7 @@ pub(super) mod neon {
     // SAFETY: NEON is part of the aarch64 baseline.
     unsafe impl Vector for float32x4_t {
         const LANES: usize = 4;
+        type Four = float32x4_t;
 
         #[inline(always)]
         unsafe fn splat(value: f32) -> Self {
@@ -425,6 +495,16 @@ pub(super) mod neon {
         unsafe fn mul_add(self, b: Self, c: Self) -> Self {
             // SAFETY: NEON is always there.
             unsafe { vfmaq_f32(c, self, b) }
+        }
+        #[inline(always)]
+        unsafe fn four(from: *const f32) -> Self::Four {
+            // SAFETY: four readable values by the contract.
+            unsafe { vld1q_f32(from) }
+        }
+        #[inline(always)]
+        unsafe fn mul_add_nth<const N: i32>(self, b: Self::Four, c: Self) -> Self {
+            // SAFETY: NEON is always there.
+            unsafe { vfmaq_laneq_f32::<N>(c, self, b) }
         }
         #[inline(always)]
         unsafe fn sum(self) -> f32 {
@@ -450,6 +530,48 @@ pub(super) mod neon {
         unsafe fn halves(from: *const u16) -> Self {
             // SAFETY: four readable values by the contract.
             unsafe { widen_halves(vld1_u16(from)) }
+        }
+        #[inline(always)]
+        unsafe fn halves_each<const N: usize>(from: *const u16) -> [Self; N] {
+            // SAFETY: NEON is always there; so many readable values by the contract.
+            unsafe {
+                let mut all = [vdupq_n_f32(0.0); N];
+                for (i, two) in all.chunks_mut(2).enumerate() {
+                    let from = from.add(i * 8);
+                    if let [a, b] = two {
+                        // Both from one load.
+                        let bits = vld1q_u16(from);
+                        (*a, *b) = (widen_halves(vget_low_u16(bits)), widen_high_halves(bits));
+                    } else {
+                        two[0] = Self::halves(from);
+                    }
+                }
+                all
+            }
+        }
+        #[inline(always)]
+        unsafe fn signed_each<const N: usize>(from: *const i8) -> [Self; N] {
+            // SAFETY: NEON is always there; so many readable values by the contract.
+            unsafe {
+                let mut all = [vdupq_n_f32(0.0); N];
+                for (i, four) in all.chunks_mut(4).enumerate() {
+                    let from = from.add(i * 16);
+                    if let [a, b, c, d] = four {
+                        // All from one load.
+                        let bytes = vld1q_s8(from);
+                        let (low, high) = (vmovl_s8(vget_low_s8(bytes)), vmovl_high_s8(bytes));
+                        *a = vcvtq_f32_s32(vmovl_s16(vget_low_s16(low)));
+                        *b = vcvtq_f32_s32(vmovl_high_s16(low));
+                        *c = vcvtq_f32_s32(vmovl_s16(vget_low_s16(high)));
+                        *d = vcvtq_f32_s32(vmovl_high_s16(high));
+                    } else {
+                        for (j, one) in four.iter_mut().enumerate() {
+                            *one = Self::signed(from.add(j * 4));
+                        }
+                    }
+                }
+                all
+            }
         }
         #[inline(always)]
         unsafe fn signed(from: *const i8) -> Self {
