@@ -435,7 +435,7 @@ pub(super) mod neon {
     /// # Safety
     /// None beyond NEON, which is always there.
     #[inline(always)]
-    unsafe fn widen_high_halves(bits: uint16x8_t) -> float32x4_t {
+    pub(in crate::kernels) unsafe fn widen_high_halves(bits: uint16x8_t) -> float32x4_t {
         let lanes: float32x4_t;
         // SAFETY: NEON is always there; only the named registers are touched.
         unsafe {

@@ -106,6 +106,7 @@ unsafe fn products_of<B: Tile<ROWS>, const ROWS: usize, const F: u8>(
     const { assert!(STRIPE.is_multiple_of(ROWS)) };
     debug_assert_eq!(job.w.bits(), Bits::Four);
     let blocks = job.w.blocks();
+    let (quants, row_bytes) = (job.w.parts().0.as_ptr(), blocks * Bits::Four.block_bytes());
     let zero = Params {
         scales: [0.0; ROWS],
         ints: [0; ROWS],
@@ -130,10 +131,7 @@ unsafe fn products_of<B: Tile<ROWS>, const ROWS: usize, const F: u8>(
         for tile in 0..tiles {
             let x = job.x.wrapping_add(tile * TILE * job.x_stride);
             for (first, params) in firsts.clone().zip(params.chunks_exact(blocks)) {
-                let mut quants = [x; ROWS];
-                for (quants, row) in quants.iter_mut().zip(strip(first)) {
-                    *quants = job.w.quants(row).as_ptr();
-                }
+                let quants = strip(first).map(|row| quants.wrapping_add(row * row_bytes));
                 let y = job.y.at(tile * TILE, first);
                 let count = ROWS.min(end - first);
                 // SAFETY: the features, a tile of x, rows of W, and these rows and
@@ -167,22 +165,21 @@ unsafe fn read_params<B: Tile<ROWS>, const ROWS: usize, const F: u8>(
     params: &mut [Params<ROWS>],
 ) {
     let blocks = params.len();
-    let scales = job.w.parts().1;
-    if let Floats::F16(scales) = scales {
-        let mut of_rows: [&[u16]; ROWS] = [&[]; ROWS];
-        for (of_row, row) in of_rows.iter_mut().zip(rows) {
-            *of_row = &scales[row * blocks..][..blocks];
-        }
+    if let Floats::F16(scales) = job.w.parts().1 {
+        let of_rows = rows.map(|row| &scales[row * blocks..][..blocks]);
         // SAFETY: the features by the contract.
         unsafe { B::scales(of_rows, params) };
     }
     if F == SYMMETRIC {
         return;
     }
+    let f32_scales = matches!(job.w.parts().1, Floats::F32(_));
     for (b, of) in params.iter_mut().enumerate() {
         for (i, &row) in rows.iter().enumerate() {
             let (scale, zero_point) = job.w.scale_and_zero_point(row, b);
-            of.scales[i] = scale;
+            if f32_scales {
+                of.scales[i] = scale;
+            }
             of.ints[i] = zero_point as i32;
             of.floats[i] = zero_point / 8.0;
         }

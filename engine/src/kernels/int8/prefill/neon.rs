@@ -4,12 +4,15 @@ use std::arch::aarch64::*;
 
 use super::Params;
 use crate::kernels::f16::finite_f16;
-use crate::kernels::vector::neon::widen_halves;
+use crate::kernels::vector::neon::{widen_halves, widen_high_halves};
 
 /// Rows of W in a tile.
 pub(super) const ROWS: usize = 4;
 
-/// Widens the scales of four rows: four blocks at a time, transposed.
+/// Blocks whose scales are read together.
+const AT_ONCE: usize = 8;
+
+/// Widens the scales of four rows: eight blocks at a time, transposed.
 ///
 /// # Safety
 /// NEON.
@@ -17,7 +20,7 @@ pub(super) const ROWS: usize = 4;
 pub(super) unsafe fn scales(rows: [&[u16]; ROWS], params: &mut [Params<ROWS>]) {
     let blocks = params.len();
     assert!(rows.iter().all(|row| row.len() == blocks));
-    if blocks < 4 {
+    if blocks < AT_ONCE {
         for (b, of) in params.iter_mut().enumerate() {
             for (scale, row) in of.scales.iter_mut().zip(rows) {
                 *scale = finite_f16(row[b]);
@@ -25,25 +28,27 @@ pub(super) unsafe fn scales(rows: [&[u16]; ROWS], params: &mut [Params<ROWS>]) {
         }
         return;
     }
-    for block in (0..blocks).step_by(4) {
-        // The last four are read together, some of them again.
-        let at = block.min(blocks - 4);
-        // SAFETY: NEON; four scales of each row from `at` on.
+    for block in (0..blocks).step_by(AT_ONCE) {
+        // The last eight are read together, some of them again.
+        let at = block.min(blocks - AT_ONCE);
+        // SAFETY: NEON; eight scales of each row from `at` on, and as many params.
         unsafe {
-            let a = vld1_u16(rows[0].as_ptr().add(at));
-            let b = vld1_u16(rows[1].as_ptr().add(at));
-            let c = vld1_u16(rows[2].as_ptr().add(at));
-            let d = vld1_u16(rows[3].as_ptr().add(at));
-            let (even, odd) = (vzip1_u16(a, c), vzip1_u16(b, d));
-            let (even_next, odd_next) = (vzip2_u16(a, c), vzip2_u16(b, d));
+            let [a, b, c, d] = rows.map(|row| vld1q_u16(row.as_ptr().add(at)));
+            let (ac, bd) = (vzip1q_u16(a, c), vzip1q_u16(b, d));
+            let (ac_next, bd_next) = (vzip2q_u16(a, c), vzip2q_u16(b, d));
+            // Of two blocks each.
             let bits = [
-                vzip1_u16(even, odd),
-                vzip2_u16(even, odd),
-                vzip1_u16(even_next, odd_next),
-                vzip2_u16(even_next, odd_next),
+                vzip1q_u16(ac, bd),
+                vzip2q_u16(ac, bd),
+                vzip1q_u16(ac_next, bd_next),
+                vzip2q_u16(ac_next, bd_next),
             ];
+            let to = params.as_mut_ptr().add(at);
             for (i, bits) in bits.into_iter().enumerate() {
-                vst1q_f32(params[at + i].scales.as_mut_ptr(), widen_halves(bits));
+                let (first, second) = (to.add(2 * i), to.add(2 * i + 1));
+                let low = widen_halves(vget_low_u16(bits));
+                vst1q_f32((&raw mut (*first).scales).cast(), low);
+                vst1q_f32((&raw mut (*second).scales).cast(), widen_high_halves(bits));
             }
         }
     }

@@ -88,6 +88,7 @@ unsafe impl Tile<ROWS> for Sdot {
         // SAFETY: features and places by the contract.
         unsafe {
             let mut totals = [vdupq_n_f32(0.0); TILE];
+            let mut sums_at = x.add(TILE * (BLOCK + 4));
             for of in params {
                 let raw = [
                     vreinterpretq_s32_u8(vld1q_u8(quants[0])),
@@ -101,10 +102,17 @@ unsafe impl Tile<ROWS> for Sdot {
                 let (w, high) = words(raw);
                 let scales = vld1q_f32(of.scales.as_ptr());
                 macro_rules! token {
-                ($t:expr, $scales:ident, $sums:ident, $i:literal) => {
+                ($t:expr, $scales:ident, $i:literal) => {
                     let low_x = vld1q_s8(x.add($t * BLOCK).cast());
                     let high_x = vld1q_s8(x.add($t * BLOCK + BLOCK / 2).cast());
-                    let sums = vdupq_laneq_s32::<$i>($sums);
+                    let sums: int32x4_t;
+                    // By name: the compiler would add up each address by itself.
+                    asm!(
+                        "ld1r {{{sums:v}.4s}}, [{at}], #4",
+                        sums = lateout(vreg) sums,
+                        at = inout(reg) sums_at,
+                        options(pure, readonly, nostack, preserves_flags),
+                    );
                     let mut sum = match F {
                         SYMMETRIC => sums,
                         PACKED => {
@@ -141,11 +149,10 @@ unsafe impl Tile<ROWS> for Sdot {
                 macro_rules! four {
                     ($q:literal) => {
                         let scales_x = vld1q_f32(x.add(TILE * BLOCK + $q * 16).cast());
-                        let sums_x = vld1q_s32(x.add(TILE * (BLOCK + 4) + $q * 16).cast());
-                        token!(4 * $q, scales_x, sums_x, 0);
-                        token!(4 * $q + 1, scales_x, sums_x, 1);
-                        token!(4 * $q + 2, scales_x, sums_x, 2);
-                        token!(4 * $q + 3, scales_x, sums_x, 3);
+                        token!(4 * $q, scales_x, 0);
+                        token!(4 * $q + 1, scales_x, 1);
+                        token!(4 * $q + 2, scales_x, 2);
+                        token!(4 * $q + 3, scales_x, 3);
                     };
                 }
                 four!(0);
@@ -153,6 +160,7 @@ unsafe impl Tile<ROWS> for Sdot {
                 four!(2);
                 four!(3);
                 x = x.add(TILE_BLOCK);
+                sums_at = sums_at.add(TILE_BLOCK - TILE * 4);
             }
             for (t, total) in totals.into_iter().enumerate() {
                 let mut values = [0.0; ROWS];
