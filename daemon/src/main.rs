@@ -37,13 +37,13 @@ enum Command {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match (arguments.command, arguments.config) {
-        (Some(Command::Validate { file }), _) => validate(&file),
+        (Some(Command::Validate { file }), _) => validate(&file).map(|()| ExitCode::SUCCESS),
         (None, Some(file)) => serve(&file),
         // clap asks for one of the two.
         (None, None) => Err(anyhow::anyhow!("give --config FILE")),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(e) => {
             eprintln!("chaskid: {e:#}");
             ExitCode::FAILURE
@@ -65,7 +65,8 @@ fn validate(file: &Path) -> anyhow::Result<()> {
     anyhow::bail!("{}:{list}", file.display());
 }
 
-fn serve(file: &Path) -> anyhow::Result<()> {
+/// An error is one from before there was a log; a later one is in the log.
+fn serve(file: &Path) -> anyhow::Result<ExitCode> {
     let config = Config::read(file)?;
     start_log();
     // All that computes has a thread of its own; the rest waits.
@@ -81,10 +82,13 @@ fn serve(file: &Path) -> anyhow::Result<()> {
     });
     // A name look-up may still be under way; the process does not wait for it.
     runtime.shutdown_background();
-    if let Err(e) = &result {
-        error!("{e:#}");
-    }
-    result
+    Ok(match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            error!("{e:#}");
+            ExitCode::FAILURE
+        }
+    })
 }
 
 /// Completes with the first SIGTERM or SIGINT.

@@ -23,13 +23,13 @@ const GOODBYE_PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, Error)]
 pub enum DaemonError {
     /// The broker's password cannot be read.
-    #[error("broker.password-file: {0}")]
+    #[error("broker.password-file")]
     Password(#[source] ConfigError),
     /// The system gives us no thread.
-    #[error("cannot start the inference thread: {0}")]
+    #[error("cannot start the inference thread")]
     Thread(#[source] io::Error),
     /// The model cannot be used.
-    #[error("cannot load the model: {0}")]
+    #[error("cannot load the model")]
     Load(#[source] LoadError),
     /// A fault in the engine or in ours.
     #[error("the inference thread ended by a fault: {0}")]

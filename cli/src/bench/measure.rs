@@ -79,6 +79,17 @@ fn part(ids: &[u32], from: usize, to: usize) -> &[u32] {
     ids.get(from..to).unwrap_or_default()
 }
 
+/// What a run measures, of each repetition; before them a run to warm up, in which
+/// alone memory is watched, as that takes time.
+fn timed<T>(
+    repetitions: usize,
+    peak: &mut AnonymousPeak,
+    mut run: impl FnMut() -> Result<T>,
+) -> Result<Vec<T>> {
+    peak.during(&mut run)?;
+    (0..repetitions).map(|_| run()).collect()
+}
+
 /// Computes the prompt `ids`, of which the first `depth` are in the cache.
 fn prompt_test(
     name: String,
@@ -93,30 +104,23 @@ fn prompt_test(
         ignore_eos: true,
         ..GenerateOptions::default()
     };
-    let mut speeds = Vec::with_capacity(repetitions);
-    let mut first_tokens = Vec::with_capacity(repetitions);
-    for repetition in 0..=repetitions {
+    let runs = timed(repetitions, peak, || {
         session.truncate(depth);
         let start = Instant::now();
         let mut first = None;
-        let mut work = || {
-            session.generate(ids, &options, &mut |_: Piece<'_>| {
-                first.get_or_insert_with(|| start.elapsed());
-                ControlFlow::Continue(())
-            })
-        };
-        // Memory is watched in the warm-up only: it takes time.
-        let generated = match repetition {
-            0 => peak.during(work),
-            _ => work(),
-        }
-        .with_context(|| format!("{name} failed"))?;
-        if repetition > 0 {
-            let seconds = generated.timings.prefill.as_secs_f64();
-            speeds.push(generated.timings.prefill_tokens as f64 / seconds);
-            first_tokens.push(first.unwrap_or_else(|| start.elapsed()).as_secs_f64());
-        }
-    }
+        let generated = session.generate(ids, &options, &mut |_: Piece<'_>| {
+            first.get_or_insert_with(|| start.elapsed());
+            ControlFlow::Continue(())
+        })?;
+        let seconds = generated.timings.prefill.as_secs_f64();
+        let first = first.unwrap_or_else(|| start.elapsed());
+        Ok((
+            generated.timings.prefill_tokens as f64 / seconds,
+            first.as_secs_f64(),
+        ))
+    })
+    .with_context(|| format!("{name} failed"))?;
+    let (speeds, first_tokens) = runs.into_iter().unzip();
     Ok(Test {
         name,
         depth,
@@ -138,26 +142,16 @@ fn generate_test(
     peak: &mut AnonymousPeak,
 ) -> Result<Test> {
     let (first, rest) = ids.split_first().context("nothing to generate")?;
-    let mut speeds = Vec::with_capacity(repetitions);
-    for repetition in 0..=repetitions {
+    let speeds = timed(repetitions, peak, || {
         session.truncate(depth);
-        session
-            .prefill(&[*first])
-            .with_context(|| format!("{name} failed"))?;
+        session.prefill(&[*first])?;
         let start = Instant::now();
-        let mut work = || {
-            rest.iter()
-                .try_for_each(|&id| session.decode(id).map(|_| ()))
-        };
-        match repetition {
-            0 => peak.during(work),
-            _ => work(),
+        for &id in rest {
+            session.decode(id)?;
         }
-        .with_context(|| format!("{name} failed"))?;
-        if repetition > 0 {
-            speeds.push(rest.len() as f64 / start.elapsed().as_secs_f64());
-        }
-    }
+        Ok(rest.len() as f64 / start.elapsed().as_secs_f64())
+    })
+    .with_context(|| format!("{name} failed"))?;
     Ok(Test {
         name,
         depth,
