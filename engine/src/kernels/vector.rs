@@ -2,7 +2,7 @@
 
 use super::blocks::Bits;
 use super::f16::finite_f16;
-use super::int8::encode::{WORDS, quantise};
+use super::int8::encode::quantise::{self, Slot, WORDS};
 
 /// 1.5 * 2^23: a number of magnitude below 2^22 that is added to it is rounded to
 /// the nearest whole one, which the sum's lowest bits then are.
@@ -89,11 +89,24 @@ pub(crate) unsafe trait Vector: Copy {
         }
     }
 
-    /// Quantises 32 values to int8, see [`quantise`].
+    /// Quantises `N` blocks of 32 values to int8, see [`quantise`]. 1, 2 or 4 blocks,
+    /// and slots for four: the scales and sums of those beyond `N` may be written, too.
     #[inline(always)]
-    unsafe fn quantise(from: *const f32, bits: Bits) -> ([u32; WORDS], f32, i32) {
-        // SAFETY: 32 readable values by the contract.
-        quantise(unsafe { &*from.cast() }, bits)
+    unsafe fn quantise<const N: usize>(from: *const f32, bits: Bits, to: Slot) {
+        // SAFETY: the values and the slots by the contract.
+        unsafe { quantise::quantise::<N>(&*from.cast(), bits, to) }
+    }
+
+    /// Writes four times four words: the first word of each, then the second, ...
+    #[inline(always)]
+    unsafe fn deal(from: [*const [u32; WORDS / 2]; 4], to: *mut [u32; 4]) {
+        // SAFETY: all readable and writable by the contract.
+        unsafe {
+            let [a, b, c, d] = from.map(|from| from.read());
+            for i in 0..4 {
+                to.add(i).write([a[i], b[i], c[i], d[i]]);
+            }
+        }
     }
 }
 
@@ -184,7 +197,8 @@ unsafe impl Vector for f32 {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::Vector;
+    use super::{Bits, Slot, Vector};
+    use crate::kernels::int8::encode::quantise::avx2;
     use std::arch::x86_64::*;
 
     // SAFETY: used only beneath entries with avx2 and fma.
@@ -295,6 +309,11 @@ mod x86 {
             }
         }
         #[inline(always)]
+        unsafe fn quantise<const N: usize>(from: *const f32, bits: Bits, to: Slot) {
+            // SAFETY: avx2, the values and the slots by the contract.
+            unsafe { avx2::quantise::<N>(from, bits, to) }
+        }
+        #[inline(always)]
         unsafe fn prefetch(from: *const u8) {
             // SAFETY: SSE is always there; a prefetch cannot fault.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) };
@@ -402,6 +421,11 @@ mod x86 {
             }
         }
         #[inline(always)]
+        unsafe fn quantise<const N: usize>(from: *const f32, bits: Bits, to: Slot) {
+            // SAFETY: avx2, the values and the slots by the contract.
+            unsafe { avx2::quantise::<N>(from, bits, to) }
+        }
+        #[inline(always)]
         unsafe fn prefetch(from: *const u8) {
             // SAFETY: SSE is always there; a prefetch cannot fault.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) };
@@ -411,7 +435,8 @@ mod x86 {
 
 #[cfg(target_arch = "aarch64")]
 pub(super) mod neon {
-    use super::{Bits, Vector, WORDS};
+    use super::{Bits, Slot, Vector, WORDS};
+    use crate::kernels::int8::encode::quantise::neon;
     use std::arch::aarch64::*;
     use std::arch::asm;
 
@@ -580,44 +605,22 @@ pub(super) mod neon {
         }
 
         #[inline(always)]
-        unsafe fn quantise(from: *const f32, bits: Bits) -> ([u32; WORDS], f32, i32) {
-            // SAFETY: 32 readable values by the contract.
+        unsafe fn quantise<const N: usize>(from: *const f32, bits: Bits, to: Slot) {
+            // SAFETY: the values and the slots by the contract.
+            unsafe { neon::quantise::<N>(from, bits, to) }
+        }
+        #[inline(always)]
+        unsafe fn deal(from: [*const [u32; WORDS / 2]; 4], to: *mut [u32; 4]) {
+            // SAFETY: all readable and writable by the contract.
             unsafe {
-                let a = vld1q_f32_x4(from);
-                let b = vld1q_f32_x4(from.add(16));
-                let v = [a.0, a.1, a.2, a.3, b.0, b.1, b.2, b.3];
-                let mut largest = vabsq_f32(v[0]);
-                for v in &v[1..] {
-                    largest = vmaxq_f32(largest, vabsq_f32(*v));
-                }
-                let largest = vmaxvq_f32(largest);
-                let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-                let mut ints = [vdupq_n_s32(0); 8];
-                for (i, v) in ints.iter_mut().zip(v) {
-                    *i = vcvtnq_s32_f32(vmulq_n_f32(v, inverse));
-                }
-                let narrow = |i: usize| {
-                    // Values are within a byte: the low halves are all there is.
-                    let low = vuzp1q_s16(
-                        vreinterpretq_s16_s32(ints[i]),
-                        vreinterpretq_s16_s32(ints[i + 1]),
-                    );
-                    let high = vuzp1q_s16(
-                        vreinterpretq_s16_s32(ints[i + 2]),
-                        vreinterpretq_s16_s32(ints[i + 3]),
-                    );
-                    vuzp1q_s8(vreinterpretq_s8_s16(low), vreinterpretq_s8_s16(high))
-                };
-                let (first, second) = (narrow(0), narrow(4));
-                let sum = vaddlvq_s16(vpadalq_s8(vpaddlq_s8(first), second));
-                let (first, second) = match bits {
-                    Bits::Four => (vuzp1q_s8(first, second), vuzp2q_s8(first, second)),
-                    Bits::Eight => (first, second),
-                };
-                let mut words = [0; WORDS];
-                vst1q_s8(words.as_mut_ptr().cast(), first);
-                vst1q_s8(words.as_mut_ptr().add(WORDS / 2).cast(), second);
-                (words, largest / 127.0, sum)
+                let [a, b, c, d] = from;
+                let words = uint32x4x4_t(
+                    vld1q_u32(a.cast()),
+                    vld1q_u32(b.cast()),
+                    vld1q_u32(c.cast()),
+                    vld1q_u32(d.cast()),
+                );
+                vst4q_u32(to.cast(), words);
             }
         }
     }
