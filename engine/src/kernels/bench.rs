@@ -318,6 +318,7 @@ pub struct Elementwise {
     backend: Backend,
     x: Vec<f32>,
     other: Vec<f32>,
+    sum: Vec<f32>,
     out: Vec<f32>,
 }
 
@@ -328,11 +329,12 @@ impl Elementwise {
             backend,
             x: Random(5).units(len),
             other: Random(7).units(len),
+            sum: vec![0.0; len],
             out: vec![0.0; len],
         }
     }
 
-    /// Bytes that a run of any of them reads and writes.
+    /// Bytes that a run of any of them reads and writes, at least.
     pub fn bytes(&self) -> usize {
         3 * size_of_val(&self.x[..])
     }
@@ -342,9 +344,18 @@ impl Elementwise {
         norm::rms_norm(self.backend, &self.x, &self.other, 1e-5, &mut self.out);
     }
 
-    /// The residual.
+    /// The residual, added on the way to RMSNorm.
     pub fn add(&mut self) {
-        norm::add(self.backend, &self.x, &self.other, &mut self.out);
+        let (x, other) = (&self.x, &self.other);
+        norm::add_rms_norm(
+            self.backend,
+            x,
+            other,
+            other,
+            1e-5,
+            &mut self.sum,
+            &mut self.out,
+        );
     }
 
     /// SiLU of a gate times the other half. It computes in place, so each run begins

@@ -121,7 +121,7 @@ unsafe fn group_dot<V: Vector, L: Layout>(
                 let second = V::load(x.add(block * BLOCK + HALF + part));
                 for i in 0..ROWS {
                     let (a, b) = L::pair::<V>(quants[i].add(block * bytes), part);
-                    let product = a.mul_add(first, b.mul_add(second, V::splat(0.0)));
+                    let product = a.mul_add(first, b.mul(second));
                     let scale = V::splat(*scales.get_unchecked(i * blocks + block));
                     sums[i] = product.mul_add(scale, sums[i]);
                 }

@@ -12,7 +12,7 @@ use super::parse::{Parsed, check_attributes, parsed};
 use super::runtime::{Link, Runtime};
 use super::scratch::with_scratch;
 use super::window::Window;
-use crate::kernels::norm::{add, rms_norm};
+use crate::kernels::norm::{add_rms_norm, rms_norm};
 use crate::threads::share;
 
 /// Rows that are worth handing to another thread.
@@ -134,21 +134,24 @@ impl EvalOp for Norm {
             let work = |part: usize| {
                 for row in share(rows, parts, part) {
                     let place = row * k..(row + 1) * k;
-                    let mut sum = &x[place.clone()];
-                    if let Some(delta) = delta {
-                        // SAFETY: parts have rows of their own.
-                        let to = unsafe { sums.part(place.clone()) };
-                        add(runtime.backend, sum, &delta[place.clone()], to);
-                        sum = to;
-                    }
-                    match &to {
-                        To::Floats(to) => {
-                            // SAFETY: as above.
-                            let to = unsafe { to.part(place) };
-                            rms_norm(runtime.backend, sum, weight, self.epsilon, to);
+                    let norm = |out: &mut [f32]| {
+                        let x = &x[place.clone()];
+                        match delta {
+                            Some(delta) => {
+                                let delta = &delta[place.clone()];
+                                // SAFETY: parts have rows of their own.
+                                let sum = unsafe { sums.part(place.clone()) };
+                                let epsilon = self.epsilon;
+                                add_rms_norm(runtime.backend, x, delta, weight, epsilon, sum, out);
+                            }
+                            None => rms_norm(runtime.backend, x, weight, self.epsilon, out),
                         }
+                    };
+                    match &to {
+                        // SAFETY: as above.
+                        To::Floats(to) => norm(unsafe { to.part(place.clone()) }),
                         To::Encoded(to) => with_scratch(k, |normed| {
-                            rms_norm(runtime.backend, sum, weight, self.epsilon, normed);
+                            norm(normed);
                             // SAFETY: as above.
                             unsafe { to.encode(normed, row, 0) };
                         }),
