@@ -228,7 +228,7 @@ unsafe impl Vector for f32 {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::{Bits, Slot, Vector};
-    use crate::kernels::int8::encode::quantise::avx2;
+    use crate::kernels::int8::encode::avx2;
     use std::arch::x86_64::*;
 
     // SAFETY: used only beneath entries with avx2 and fma.
@@ -486,7 +486,7 @@ mod x86 {
 #[cfg(target_arch = "aarch64")]
 pub(super) mod neon {
     use super::{Bits, Slot, Vector, WORDS};
-    use crate::kernels::int8::encode::quantise::neon;
+    use crate::kernels::int8::encode::neon;
     use std::arch::aarch64::*;
     use std::arch::asm;
 

@@ -16,7 +16,11 @@
 //! values each, even elements first, then their 16 scales, then their 16 sums.
 //! [`Tiles`] says how the values of the rows lie.
 
+#[cfg(target_arch = "x86_64")]
+pub(in crate::kernels) mod avx2;
 mod layout;
+#[cfg(target_arch = "aarch64")]
+pub(in crate::kernels) mod neon;
 pub(in crate::kernels) mod quantise;
 
 use self::quantise::{MOST, Room, quantise_all};
@@ -283,7 +287,10 @@ pub(crate) mod tests {
             for blocks in [1, 5, 18, 24, 65, 66, 133] {
                 // With a tile, or a row of its own.
                 let rows = if blocks < 24 { 17 } else { 1 };
-                let x = Lcg(blocks as u64).units(rows * blocks * BLOCK);
+                let mut x = Lcg(blocks as u64).units(rows * blocks * BLOCK);
+                for x in &mut x[..BLOCK] {
+                    *x *= 1e-38;
+                }
                 let scalar = |cuts| encoded(Backend::SCALAR, order, &x, blocks * BLOCK, cuts);
                 let whole = scalar(&(1..blocks).collect::<Vec<_>>());
                 for backend in Backend::available() {
