@@ -190,8 +190,8 @@ mod rows {
     }
 
     #[divan::bench(args = Case::all(LENGTHS))]
-    fn add(bencher: Bencher<'_, '_>, case: Case<usize>) {
-        each(bencher, case, Elementwise::add);
+    fn add_rms_norm(bencher: Bencher<'_, '_>, case: Case<usize>) {
+        each(bencher, case, Elementwise::add_rms_norm);
     }
 
     #[divan::bench(args = Case::all(LENGTHS))]

@@ -345,7 +345,7 @@ impl Elementwise {
     }
 
     /// The residual, added on the way to RMSNorm.
-    pub fn add(&mut self) {
+    pub fn add_rms_norm(&mut self) {
         let (x, other) = (&self.x, &self.other);
         norm::add_rms_norm(
             self.backend,
@@ -448,7 +448,7 @@ mod tests {
             let mut rows = Elementwise::new(backend, 100);
             for run in [
                 Elementwise::rms_norm,
-                Elementwise::add,
+                Elementwise::add_rms_norm,
                 Elementwise::silu_mul,
             ] {
                 rows.out.fill(0.0);
