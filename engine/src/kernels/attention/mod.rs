@@ -225,16 +225,21 @@ unsafe fn softmax<V: Vector>(
     sum: &mut f32,
     values: &mut [f32],
 ) {
-    let mut largest = *max;
-    for &score in &scores[..valid] {
-        largest = if score > largest { score } else { largest };
-    }
-    scores[valid..].fill(0.0);
     if valid == 0 {
+        scores.fill(0.0);
         return;
     }
+    scores[valid..valid.next_multiple_of(V::LANES)].fill(f32::NEG_INFINITY);
     // SAFETY: features by the contract; the lanes divide a block.
     unsafe {
+        let mut lanes = V::splat(*max);
+        for i in (0..valid).step_by(V::LANES) {
+            lanes = V::load(scores.as_ptr().add(i)).max(lanes);
+        }
+        let mut each = [f32::NEG_INFINITY; TILE];
+        lanes.store(each.as_mut_ptr());
+        let largest = each.into_iter().fold(*max, f32::max);
+        scores[valid..].fill(0.0);
         if largest > *max {
             let mut scale = [0.0f32; TILE];
             if *max > f32::NEG_INFINITY {

@@ -129,7 +129,7 @@ unsafe impl Vector for __m256 {
     #[inline(always)]
     unsafe fn prefetch(from: *const u8) {
         // SAFETY: SSE is always there; a prefetch cannot fault.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) };
     }
 }
 
@@ -251,6 +251,6 @@ unsafe impl Vector for __m512 {
     #[inline(always)]
     unsafe fn prefetch(from: *const u8) {
         // SAFETY: SSE is always there; a prefetch cannot fault.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) };
     }
 }
