@@ -167,7 +167,7 @@ pub(super) unsafe fn values<V: Vector, E: Element, const R: usize, const AHEAD: 
         while d + 4 * V::LANES <= head_dim {
             let (from, to) = (from.add(d), to.add(d));
             // Each line once.
-            let line = AHEAD && d * size_of::<E>() % LINE == 0;
+            let line = AHEAD && (d * size_of::<E>()).is_multiple_of(LINE);
             let ahead = line.then(|| ahead.wrapping_add(d));
             columns::<V, E, R, 4>(from, ahead, head_dim, len, weights, to, stride);
             d += 4 * V::LANES;
