@@ -22,8 +22,11 @@ from tools.programs import run
 TOLERANCE = 1e-3
 """Largest difference of a logit, relative to the largest logit."""
 
-INT8_TOLERANCE = {"f16": 0.06, "int8": 0.1}
-"""The same with int8 activations, by the format of the KV cache."""
+INT8_TOLERANCE = {"f16": 0.08, "int8": 0.1}
+"""The same with int8 activations, by the format of the KV cache.
+
+A rounding that falls the other way moves a model's worst logit by some hundredths of
+this: among all models here 0.059 and 0.061 were seen with kernels of the same precision."""
 
 LLAMAS = [
     Llama("mha", heads=4, kv_heads=4, hidden=64),

@@ -51,8 +51,8 @@ macro_rules! activations {
     };
 }
 
-/// A group of a unit: `$load` its scales to `$from`, if they are not there already, and
-/// widen them by `$widen`.
+/// A group of a unit. `$load` reads its scales, unless the group before it has;
+/// `$widen` widens them to v4.
 macro_rules! unit {
     ($at:literal, $total:literal, $load:expr, $widen:expr) => {
         concat!(

@@ -45,26 +45,6 @@ unsafe fn multiply(mut sum: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t 
     sum
 }
 
-/// Reads two words into both halves and goes on to the next two. (By name: the compiler
-/// would add up each address by itself.)
-///
-/// # Safety
-/// NEON; eight readable bytes.
-#[inline(always)]
-unsafe fn next(at: &mut *const u8) -> int64x2_t {
-    let words: int64x2_t;
-    // SAFETY: by the contract; only the named registers are touched.
-    unsafe {
-        asm!(
-            "ld1r {{{words:v}.2d}}, [{at}], #8",
-            words = lateout(vreg) words,
-            at = inout(reg) *at,
-            options(pure, readonly, nostack, preserves_flags),
-        );
-    }
-    words
-}
-
 /// Two rows' quants in the order of a pair of rows of x: eight even elements of
 /// each, the other even ones, then the odd ones.
 ///
@@ -126,8 +106,7 @@ unsafe fn half<const F: u8>(
 ) {
     // SAFETY: features and places by the contract.
     unsafe {
-        let mut scales_at = x.add(TILE * BLOCK + index * (TILE / 2) * 4);
-        let mut sums_at = scales_at.add(TILE * 4);
+        let to_scales = TILE * BLOCK - index * (TILE / 2) * (BLOCK - 4);
         x = x.add(index * TILE / 2 * BLOCK);
         // Of each pair of rows of x: two rows of W, then the other two.
         let mut totals = [[vdupq_n_f32(0.0); 2]; TILE / 4];
@@ -138,6 +117,7 @@ unsafe fn half<const F: u8>(
             }
             let scales = vld1q_f32(of.scales.as_ptr());
             let scales = [vzip1q_f32(scales, scales), vzip2q_f32(scales, scales)];
+            let of_x = x.add(to_scales);
             macro_rules! rows {
                 ($t:literal, $r:literal, $x:ident, $x_scales:ident, $sums:ident) => {
                     let mut sum = match F {
@@ -172,8 +152,10 @@ unsafe fn half<const F: u8>(
                             vld1q_s8(from.add(32)),
                             vld1q_s8(from.add(48)),
                         ];
-                        let x_scales = vreinterpretq_f32_s64(next(&mut scales_at));
-                        let sums = vreinterpretq_s32_s64(next(&mut sums_at));
+                        let x_scales =
+                            vreinterpretq_f32_s64(vld1q_dup_s64(of_x.add($t * 8).cast()));
+                        let sums = of_x.add(TILE * 4 + $t * 8);
+                        let sums = vreinterpretq_s32_s64(vld1q_dup_s64(sums.cast()));
                         rows!($t, 0, values, x_scales, sums);
                         rows!($t, 1, values, x_scales, sums);
                         // Keeps the compiler from reading on before these rows of x
@@ -188,8 +170,6 @@ unsafe fn half<const F: u8>(
                 }
             pairs!(0 1 2 3);
             x = x.add(TILE_BLOCK);
-            scales_at = scales_at.add(TILE_BLOCK - TILE / 2 * 4);
-            sums_at = sums_at.add(TILE_BLOCK - TILE / 2 * 4);
         }
         for (t, [a, b]) in totals.into_iter().enumerate() {
             let mut values = [0.0; ROWS];
