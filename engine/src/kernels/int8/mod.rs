@@ -288,7 +288,6 @@ unsafe fn products<
 ) {
     let shape = Shape::new(job.w.blocks());
     let of_group = bytes(job.w, GROUP);
-    let of_unit = bytes(job.w, shape.blocks * shape.unit_rows);
     let pass = Pass {
         job,
         shape,
@@ -296,9 +295,8 @@ unsafe fn products<
             scales: of_group[1],
             zero_points: of_group[2],
             integers: matches!(job.w.parts().2, ZeroPoints::Packed(_)),
-            unit: [of_unit[0], of_unit[1]],
+            unit: bytes(job.w, shape.blocks * shape.unit_rows),
         },
-        of_unit,
         of_groups: of_group.map(|bytes| bytes * shape.groups()),
         ahead: Ahead::new(job, &rows),
         rows: rows.clone(),
@@ -308,7 +306,7 @@ unsafe fn products<
     let around = rows.start / shape.unit_rows..rows.end.div_ceil(shape.unit_rows);
     // The rows of x that fill no tile go one by one.
     let tiled = job.x_rows / T * T;
-    let stripe = (STRIPE_BYTES / pass.of_unit[0] / (R * D)).max(1) * R * D;
+    let stripe = (STRIPE_BYTES / pass.steps.unit[0] / (R * D)).max(1) * R * D;
     let panel = (PANEL_BYTES / job.x_stride / T).max(1) * T;
     // SAFETY: features and places by the contract.
     unsafe {
@@ -348,8 +346,6 @@ struct Pass<'a> {
     job: &'a Job<'a>,
     shape: Shape,
     steps: Steps,
-    /// Bytes from unit to unit.
-    of_unit: [usize; 3],
     /// Bytes that are read of a unit.
     of_groups: [usize; 3],
     ahead: Ahead,
@@ -381,12 +377,12 @@ impl Pass<'_> {
         let first = units.start * self.shape.unit_rows;
         let mut at = [unit(self.job.w, first); R];
         for i in 1..R {
-            at[i] = at[i - 1].offset(self.of_unit.map(|bytes| bytes as isize));
+            at[i] = at[i - 1].offset(self.steps.unit.map(|bytes| bytes as isize));
         }
         // From behind a unit to the one `R` units on.
         let mut on = [0; 3];
         for (i, on) in on.iter_mut().enumerate() {
-            *on = (R * self.of_unit[i]) as isize - self.of_groups[i] as isize;
+            *on = (R * self.steps.unit[i]) as isize - self.of_groups[i] as isize;
         }
         let mut x = [self.job.x_row(t); T];
         for (i, row) in x.iter_mut().enumerate().skip(1) {
@@ -407,7 +403,7 @@ impl Pass<'_> {
                 if T == 1 {
                     for (kind, place) in at[0].places().into_iter().enumerate().skip(1) {
                         let place = ahead(kind, place);
-                        for line in (0..R * self.of_unit[kind]).step_by(LINE) {
+                        for line in (0..R * self.steps.unit[kind]).step_by(LINE) {
                             G::prefetch(place.wrapping_add(line));
                         }
                     }

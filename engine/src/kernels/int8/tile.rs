@@ -68,15 +68,15 @@ impl Unit {
     }
 }
 
-/// Bytes of a group's scales, and bytes and kind of its zero points.
+/// Bytes of a group's scales, bytes and kind of its zero points, and bytes of a unit.
 #[derive(Clone, Copy)]
 pub(super) struct Steps {
     pub(super) scales: usize,
     pub(super) zero_points: usize,
     /// Zero points are integers.
     pub(super) integers: bool,
-    /// Bytes of quants and of scales from unit to unit.
-    pub(super) unit: [usize; 2],
+    /// Bytes from unit to unit: of quants, of scales, of zero points.
+    pub(super) unit: [usize; 3],
 }
 
 /// The scale and zero point of a group of W.
@@ -300,7 +300,8 @@ pub(super) unsafe fn tile<
         macro_rules! add_groups {
             ($count:expr) => {{
                 if strided {
-                    G::strided($count, &mut units[0], steps.unit, &mut x[0], &mut totals);
+                    let strides = [steps.unit[0], steps.unit[1]];
+                    G::strided($count, &mut units[0], strides, &mut x[0], &mut totals);
                 } else {
                     for _ in 0..$count {
                         group::<G, BITS, F, R, T>(steps, units, &mut x, &mut asked, &mut totals);

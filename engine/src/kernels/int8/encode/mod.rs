@@ -8,7 +8,7 @@
 //! The values come in the order in which a backend meets the quants. Of 4 bits a
 //! byte holds an even and an odd element, so the group's 64 even elements precede
 //! its 64 odd ones; of 8 bits they come as they are. Where the backend deals words
-//! of four bytes across the blocks (see [`super::across`]) the words are transposed
+//! of four bytes across the blocks ([`Order::across`]) the words are transposed
 //! likewise.
 //!
 //! Where a backend has kernels for it, and for 4 bits, 16 rows at a time are
