@@ -229,17 +229,18 @@ unsafe fn softmax<V: Vector>(
         scores.fill(0.0);
         return;
     }
-    scores[valid..valid.next_multiple_of(V::LANES)].fill(f32::NEG_INFINITY);
+    // What fills the last vector weighs next to nothing in the sum, of which the
+    // largest score's part is 1.
+    let filled = valid.next_multiple_of(V::LANES);
+    scores[valid..filled].fill(f32::NEG_INFINITY);
     // SAFETY: features by the contract; the lanes divide a block.
     unsafe {
+        let at = scores.as_mut_ptr();
         let mut lanes = V::splat(*max);
-        for i in (0..valid).step_by(V::LANES) {
-            lanes = V::load(scores.as_ptr().add(i)).max(lanes);
+        for i in (0..filled).step_by(V::LANES) {
+            lanes = V::load(at.add(i)).max(lanes);
         }
-        let mut each = [f32::NEG_INFINITY; TILE];
-        lanes.store(each.as_mut_ptr());
-        let largest = each.into_iter().fold(*max, f32::max);
-        scores[valid..].fill(0.0);
+        let largest = lanes.largest();
         if largest > *max {
             let mut scale = [0.0f32; TILE];
             if *max > f32::NEG_INFINITY {
@@ -254,20 +255,14 @@ unsafe fn softmax<V: Vector>(
         }
         let minus_max = V::splat(-largest);
         let mut total = V::splat(0.0);
-        let mut i = 0;
-        while i < valid {
-            let at = scores.as_mut_ptr().add(i);
-            let weights = V::load(at).add(minus_max).exp();
-            weights.store(at);
-            if i + V::LANES > valid {
-                // Beyond the last one there is nothing to weigh.
-                scores[valid..].fill(0.0);
-            }
-            total = total.add(V::load(scores.as_ptr().add(i)));
-            i += V::LANES;
+        for i in (0..filled).step_by(V::LANES) {
+            let weights = V::load(at.add(i)).add(minus_max).exp();
+            weights.store(at.add(i));
+            total = total.add(weights);
         }
         *sum += total.sum();
     }
+    scores[valid..].fill(0.0);
 }
 
 #[cfg(test)]

@@ -47,6 +47,8 @@ pub(crate) unsafe trait Vector: Copy {
     unsafe fn mul_add_nth<const N: i32>(self, b: Self::Four, c: Self) -> Self;
     /// The sum of all lanes.
     unsafe fn sum(self) -> f32;
+    /// The greatest of all lanes, where each is a number.
+    unsafe fn largest(self) -> f32;
     /// Reads `LANES` bytes and widens their low and their high nibbles.
     unsafe fn nibbles(from: *const u8) -> (Self, Self);
     /// Reads `LANES` bytes and widens them.
@@ -183,6 +185,10 @@ unsafe impl Vector for f32 {
     }
     #[inline(always)]
     unsafe fn sum(self) -> f32 {
+        self
+    }
+    #[inline(always)]
+    unsafe fn largest(self) -> f32 {
         self
     }
     #[inline(always)]

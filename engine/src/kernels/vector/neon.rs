@@ -122,6 +122,11 @@ unsafe impl Vector for float32x4_t {
         unsafe { vaddvq_f32(self) }
     }
     #[inline(always)]
+    unsafe fn largest(self) -> f32 {
+        // SAFETY: NEON is always there.
+        unsafe { vmaxvq_f32(self) }
+    }
+    #[inline(always)]
     unsafe fn nibbles(from: *const u8) -> (Self, Self) {
         // SAFETY: four readable bytes by the contract.
         unsafe {

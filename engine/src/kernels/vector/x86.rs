@@ -66,6 +66,18 @@ unsafe impl Vector for __m256 {
         }
     }
     #[inline(always)]
+    unsafe fn largest(self) -> f32 {
+        // SAFETY: avx2 by the contract.
+        unsafe {
+            let half = _mm_max_ps(
+                _mm256_castps256_ps128(self),
+                _mm256_extractf128_ps::<1>(self),
+            );
+            let quarter = _mm_max_ps(half, _mm_movehl_ps(half, half));
+            _mm_cvtss_f32(_mm_max_ss(quarter, _mm_movehdup_ps(quarter)))
+        }
+    }
+    #[inline(always)]
     unsafe fn nibbles(from: *const u8) -> (Self, Self) {
         // SAFETY: avx2, and eight readable bytes by the contract.
         unsafe {
@@ -186,6 +198,11 @@ unsafe impl Vector for __m512 {
     unsafe fn sum(self) -> f32 {
         // SAFETY: avx512f by the contract.
         unsafe { _mm512_reduce_add_ps(self) }
+    }
+    #[inline(always)]
+    unsafe fn largest(self) -> f32 {
+        // SAFETY: avx512f by the contract.
+        unsafe { _mm512_reduce_max_ps(self) }
     }
     #[inline(always)]
     unsafe fn nibbles(from: *const u8) -> (Self, Self) {
