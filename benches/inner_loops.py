@@ -6,7 +6,12 @@ Takes the loops out of the aarch64 program itself: in each kernel, the innermost
 loop that multiplies, of 4-bit weights without zero points: it has the fewest
 instructions. (A decode function computes prompts' last rows, too; its decode loop
 is the one that widens the scales of eight rows.) What llvm-mca does not know is
-memory: it takes every load for a hit in the first cache.
+memory: it takes every load for a hit in the first cache. Nor does it tell these cores
+apart: it has the model of a Cortex-A57 for all of them. From LLVM 16 on it knows their
+server siblings, neoverse-n1 (of the A76) and neoverse-v1 (of the A78 and X1):
+
+    benches/inner_loops.py --chaski PROGRAM --llvm-mca llvm-mca-19 \\
+        --cpu cortex-a72 --cpu neoverse-n1 --cpu neoverse-v1
 
 Needs llvm-mca (Debian's llvm) and aarch64-linux-gnu-objdump.
 """
@@ -38,8 +43,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--chaski", type=Path, required=True, help="the aarch64 program")
     parser.add_argument("--cpu", action="append", help="processors to estimate for")
+    parser.add_argument("--llvm-mca", default="llvm-mca", help="the llvm-mca to ask")
     arguments = parser.parse_args()
-    tools = {"llvm-mca": "llvm", "aarch64-linux-gnu-objdump": "binutils-aarch64-linux-gnu"}
+    tools = {arguments.llvm_mca: "llvm", "aarch64-linux-gnu-objdump": "binutils-aarch64-linux-gnu"}
     for program, package in tools.items():
         if not shutil.which(program):
             sys.exit(f"{program} is missing: apt-get install {package}")
@@ -56,7 +62,7 @@ def main() -> None:
             loops = {key: loop for key, loop in loops.items() if scales(loop) >= DECODE_ROWS}
         most = max(count for _, count in loops)
         length, count = min(key for key in loops if key[1] == most)
-        cycles = [mca(loops[length, count], cpu) / count for cpu in cpus]
+        cycles = [mca(arguments.llvm_mca, loops[length, count], cpu) / count for cpu in cpus]
         figures = " | ".join(f"{c:.1f}" for c in cycles)
         print(f"| {kernel} | {count:.0f} | {length / count:.2f} | {figures} |")
 
@@ -97,11 +103,11 @@ def scales(loop: list[Instruction]) -> int:
     return sum(mnemonic == "fcvtl" for _, mnemonic, _ in loop)
 
 
-def mca(loop: list[Instruction], cpu: str) -> float:
+def mca(program: str, loop: list[Instruction], cpu: str) -> float:
     """Cycles of a round, the branch left out."""
     source = "\n".join(f"{mnemonic} {operands}" for _, mnemonic, operands in loop[:-1])
     features = "+dotprod,+i8mm,+fullfp16"
-    command = ["llvm-mca", "-mtriple=aarch64", f"-mcpu={cpu}", f"-mattr={features}"]
+    command = [program, "-mtriple=aarch64", f"-mcpu={cpu}", f"-mattr={features}"]
     command += ["-iterations=100", "-instruction-info=false", "-resource-pressure=false"]
     done = subprocess.run(command, input=source, capture_output=True, text=True)
     cycles = re.search(r"Total Cycles:\s+(\d+)", done.stdout)

@@ -50,10 +50,19 @@ enum End {
 /// Runs until told to disconnect or until nobody takes the signals.
 pub(super) async fn run(options: MqttOptions, topics: Vec<String>, signals: mpsc::Sender<Signal>) {
     let mut backoff = Backoff::default();
-    loop {
+    for generation in 1.. {
         // A new event loop each time: see the module's description.
         let (client, event_loop) = AsyncClient::new(options.clone(), CHANNEL);
-        let reason = match serve(event_loop, client, &topics, &signals, &mut backoff).await {
+        let reason = match serve(
+            event_loop,
+            client,
+            generation,
+            &topics,
+            &signals,
+            &mut backoff,
+        )
+        .await
+        {
             End::Done => return,
             End::Lost(reason) => reason,
         };
@@ -72,6 +81,7 @@ pub(super) async fn run(options: MqttOptions, topics: Vec<String>, signals: mpsc
 async fn serve(
     mut event_loop: EventLoop,
     client: AsyncClient,
+    generation: u64,
     topics: &[String],
     signals: &mpsc::Sender<Signal>,
     backoff: &mut Backoff,
@@ -103,7 +113,9 @@ async fn serve(
                 }
                 Some(reason) => return End::Lost(reason),
             },
-            Event::Incoming(Packet::Publish(publish)) => Signal::Request(publish.into()),
+            Event::Incoming(Packet::Publish(publish)) => {
+                Signal::Request(Request::new(publish, generation))
+            }
             Event::Incoming(Packet::PubAck(ack)) => Signal::Acked(ack.pkid),
             Event::Outgoing(Outgoing::Publish(packet_id)) => Signal::Sent(packet_id),
             Event::Outgoing(Outgoing::Disconnect) => return End::Done,

@@ -16,5 +16,5 @@ mod options;
 mod outbox;
 
 pub use link::{Link, LinkEvent, LinkSettings};
-pub use message::{ContentType, Message, Request};
+pub use message::{ContentType, Message, Receipt, Request};
 pub use outbox::Outbox;

@@ -105,6 +105,9 @@ impl Route {
             content_type: self.content_type,
             correlation: self.correlation.clone(),
             error,
+            user: Vec::new(),
+            expiry: None,
+            droppable: false,
         }
     }
 }
