@@ -12,8 +12,8 @@ use tracing::{info, warn};
 use crate::channel::SendError;
 use crate::config::{Config, ConfigError};
 use crate::inference::{Description, Event, Inference, LoadError, Loader, load_engine};
-use crate::mqtt::{ContentType, Link, LinkEvent, LinkSettings, Message};
-use crate::service::Service;
+use crate::mqtt::{ContentType, Link, LinkEvent, LinkSettings, Message, Request};
+use crate::service::{Outcome, Output, Service};
 use crate::wire::{Info, LimitsInfo, STATUS_OFFLINE, STATUS_ONLINE};
 
 /// How long the last messages may take to reach the broker.
@@ -100,8 +100,16 @@ impl Daemon {
             self.step()?;
             tokio::select! {
                 event = self.link.next_event() => self.on_link_event(event)?,
-                event = self.inference.next_event(), if self.link.outbox.has_room() => {
+                // A job that is to end is heard even if its text finds no room: it may be
+                // waiting to be rid of it.
+                event = self.inference.next_event(),
+                    if self.link.outbox.has_room() || self.service.is_cancelling() => {
                     self.on_inference_event(event)?;
+                }
+                () = wait_until(self.service.next_timer()) => {
+                    let mut outputs = Vec::new();
+                    self.service.on_timer(Instant::now(), &mut outputs);
+                    self.carry_out(outputs);
                 }
                 () = &mut shutdown => return Ok(()),
             }
@@ -110,7 +118,10 @@ impl Daemon {
 
     /// Everything that can go on without waiting.
     fn step(&mut self) -> Result<(), DaemonError> {
-        if let Some(job) = self.service.next_job(Instant::now()) {
+        let mut outputs = Vec::new();
+        let job = self.service.next_job(Instant::now(), &mut outputs);
+        self.carry_out(outputs);
+        if let Some(job) = job {
             match self.inference.submit(job) {
                 Ok(()) => {}
                 // The service hands out one job at a time, so there is room unless
@@ -124,39 +135,62 @@ impl Daemon {
         Ok(())
     }
 
+    /// Does what the service asks for.
+    fn carry_out(&mut self, outputs: Vec<Output>) {
+        for output in outputs {
+            match output {
+                Output::Publish(message) => self.link.outbox.push(message),
+                Output::Final { key, message } => {
+                    self.link.outbox.push(message);
+                    // The link will tell this, once the broker has the message.
+                    let (taken, mut more) = (Outcome::Taken, Vec::new());
+                    self.service
+                        .on_delivered(key, taken, Instant::now(), &mut more);
+                    self.carry_out(more);
+                }
+                // The connection acknowledges everything by itself so far.
+                Output::Ack(_) => {}
+            }
+        }
+    }
+
+    fn on_request(&mut self, request: &Request) {
+        let mut outputs = Vec::new();
+        self.service
+            .on_request(request, Instant::now(), &mut outputs);
+        self.carry_out(outputs);
+    }
+
     fn on_link_event(&mut self, event: LinkEvent) -> Result<(), DaemonError> {
         match event {
             LinkEvent::Up => self.link.outbox.push_presence(self.presence.online()),
             // A message taken makes room in the outbox, which the next step fills.
-            LinkEvent::Down | LinkEvent::Taken => {}
-            LinkEvent::Request(request) => {
-                if let Some(reply) = self.service.on_request(&request, Instant::now()) {
-                    self.link.outbox.push(reply);
-                }
-            }
+            LinkEvent::Taken => {}
+            LinkEvent::Down => self.service.on_connection_lost(),
+            LinkEvent::Request(request) => self.on_request(&request),
             LinkEvent::Ended => return Err(DaemonError::ConnectionTaskLost),
         }
         Ok(())
     }
 
     fn on_inference_event(&mut self, event: Option<Event>) -> Result<(), DaemonError> {
-        let reply = match event {
-            Some(Event::Piece { key, text }) => self.service.on_piece(key, text),
-            Some(Event::Finished(finished)) => self.service.on_finished(*finished),
-            Some(Event::Ready(_) | Event::LoadFailed(_)) => None,
+        let mut outputs = Vec::new();
+        match event {
+            Some(Event::Piece { key, text }) => self.service.on_piece(key, text, &mut outputs),
+            Some(Event::Finished(finished)) => {
+                self.service
+                    .on_finished(*finished, Instant::now(), &mut outputs);
+            }
+            Some(Event::Ready(_) | Event::LoadFailed(_)) => {}
             None => return Err(self.inference_lost()),
-        };
-        if let Some(reply) = reply {
-            self.link.outbox.push(reply);
         }
+        self.carry_out(outputs);
         Ok(())
     }
 
-    /// Refuses what waits and ends what runs, within a time.
+    /// Lets nothing wait and ends what runs, within a time.
     async fn drain(&mut self) {
-        for reply in self.service.stop() {
-            self.link.outbox.push(reply);
-        }
+        self.stop();
         let deadline = tokio::time::Instant::now() + GOODBYE_PATIENCE;
         while !self.service.is_idle() {
             self.link.pump();
@@ -175,21 +209,22 @@ impl Daemon {
         }
     }
 
+    fn stop(&mut self) {
+        let mut outputs = Vec::new();
+        self.service.stop(&mut outputs);
+        self.carry_out(outputs);
+    }
+
     /// Publishes `offline` after everything else and disconnects. Where there is no
     /// connection, the broker has published our last will already.
     async fn say_goodbye(mut self) {
-        for reply in self.service.stop() {
-            self.link.outbox.push(reply);
-        }
+        self.stop();
         self.link.outbox.push(self.presence.offline());
         let flushed = async {
             while self.link.is_connected() && !self.link.outbox.is_empty() {
                 self.link.pump();
                 match self.link.next_event().await {
-                    LinkEvent::Request(request) => {
-                        let reply = self.service.on_request(&request, Instant::now());
-                        reply.into_iter().for_each(|r| self.link.outbox.push(r));
-                    }
+                    LinkEvent::Request(request) => self.on_request(&request),
                     LinkEvent::Up | LinkEvent::Taken => {}
                     LinkEvent::Down | LinkEvent::Ended => return,
                 }
@@ -202,10 +237,17 @@ impl Daemon {
     }
 
     fn inference_lost(&mut self) -> DaemonError {
-        if let Some(reply) = self.service.on_inference_lost() {
-            self.link.outbox.push(reply);
-        }
+        let mut outputs = Vec::new();
+        self.service.on_inference_lost(&mut outputs);
+        self.carry_out(outputs);
         lost(&mut self.inference)
+    }
+}
+
+async fn wait_until(timer: Option<Instant>) {
+    match timer {
+        Some(at) => sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -278,6 +320,6 @@ fn link_settings(config: &Config) -> Result<LinkSettings, DaemonError> {
         keep_alive: config.broker.keep_alive,
         max_payload_bytes: config.limits.max_payload_bytes,
         last_will: Message::retained(topics.status(), STATUS_OFFLINE, ContentType::Text),
-        topics: vec![topics.ask(), topics.chat()],
+        topics: vec![topics.ask(), topics.chat(), topics.cancel()],
     })
 }

@@ -38,18 +38,22 @@ class Client:
         response_topic: str | None = None,
         correlation: bytes | None = None,
         retain: bool = False,
+        qos: int = 1,
+        **others,
     ) -> None:
-        """Publishes at least once and waits for the broker's word."""
+        """Publishes and waits for the broker's word; `others` are properties by paho's names."""
         properties = None
-        if response_topic is not None or correlation is not None:
+        if response_topic is not None or correlation is not None or others:
             properties = Properties(PacketTypes.PUBLISH)
+            for name, value in others.items():
+                setattr(properties, name, value)
             if response_topic is not None:
                 properties.ResponseTopic = response_topic
             if correlation is not None:
                 properties.CorrelationData = correlation
         if isinstance(payload, dict):
             payload = json.dumps(payload)
-        sent = self._client.publish(topic, payload, qos=1, retain=retain, properties=properties)
+        sent = self._client.publish(topic, payload, qos=qos, retain=retain, properties=properties)
         sent.wait_for_publish(10)
         assert sent.is_published(), f"the broker did not take a message on {topic}"
 

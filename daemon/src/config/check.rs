@@ -7,20 +7,16 @@ use std::fmt;
 use chaski_engine::GenerateOptions;
 
 use super::Config;
-use crate::queue::BACKLOG_CAPACITY;
 use crate::wire::check_node_name;
 
 /// rumqttc refuses less, and a broker drops a client after one and a half of it.
 const MIN_KEEP_ALIVE: u16 = 5;
-/// MQTT's own limit of one packet is 256 MiB; this daemon keeps a request in memory.
-const MAX_PAYLOAD_BYTES: usize = 16 * 1024 * 1024;
 /// A client id this long is refused by no broker we know.
 const MAX_CLIENT_ID_BYTES: usize = 128;
 const MAX_THREADS: usize = 1024;
 /// Linux numbers no more cores in a thread's mask.
 const MAX_CORES: usize = 1024;
 const MAX_PREFILL_CHUNK: usize = 65_536;
-const MAX_MESSAGES: usize = 65_536;
 
 /// One thing wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +39,8 @@ impl Config {
         let mut found = Problems::default();
         self.check_node_and_broker(&mut found);
         self.check_model(&mut found);
-        self.check_limits(&mut found);
+        self.limits.check(&mut found);
+        self.delivery.check(&mut found);
         self.check_generation(&mut found);
         found.0
     }
@@ -137,39 +134,6 @@ impl Config {
         );
     }
 
-    fn check_limits(&self, found: &mut Problems) {
-        let limits = &self.limits;
-        found.range(
-            "limits.queue-depth",
-            limits.queue_depth,
-            1,
-            BACKLOG_CAPACITY,
-        );
-        found.range(
-            "limits.max-payload-bytes",
-            limits.max_payload_bytes,
-            256,
-            MAX_PAYLOAD_BYTES,
-        );
-        found.range(
-            "limits.max-prompt-bytes",
-            limits.max_prompt_bytes,
-            1,
-            MAX_PAYLOAD_BYTES,
-        );
-        found.range("limits.max-messages", limits.max_messages, 1, MAX_MESSAGES);
-        found.range("limits.max-tokens", limits.max_tokens, 1, usize::MAX);
-        if limits.max_prompt_bytes > limits.max_payload_bytes {
-            found.add(
-                "limits.max-prompt-bytes",
-                format!(
-                    "is {}, more than limits.max-payload-bytes ({}), which holds the prompt",
-                    limits.max_prompt_bytes, limits.max_payload_bytes
-                ),
-            );
-        }
-    }
-
     fn check_generation(&self, found: &mut Problems) {
         let generation = &self.generation;
         found.float(
@@ -204,18 +168,19 @@ impl Config {
     }
 }
 
+/// Problems found so far.
 #[derive(Default)]
-struct Problems(Vec<Problem>);
+pub(super) struct Problems(Vec<Problem>);
 
 impl Problems {
-    fn add(&mut self, key: &'static str, message: impl ToString) {
+    pub(super) fn add(&mut self, key: &'static str, message: impl ToString) {
         self.0.push(Problem {
             key,
             message: message.to_string(),
         });
     }
 
-    fn range(&mut self, key: &'static str, value: usize, min: usize, max: usize) {
+    pub(super) fn range(&mut self, key: &'static str, value: usize, min: usize, max: usize) {
         if value < min {
             self.add(key, format!("is {value}; give at least {min}"));
         } else if value > max {
@@ -241,6 +206,7 @@ impl Problems {
 mod tests {
     use super::*;
     use crate::config::Secret;
+    use crate::queue::BACKLOG_CAPACITY;
 
     fn keys(config: &Config) -> Vec<&'static str> {
         config.problems().iter().map(|p| p.key).collect()
@@ -312,12 +278,5 @@ mod tests {
         assert_eq!(keys(&config), [""; 0]);
         config.broker.password_file = Some("f".into());
         assert_eq!(keys(&config), ["broker.password-file"]);
-    }
-
-    #[test]
-    fn a_prompt_must_fit_its_payload() {
-        let mut config = Config::for_model("m");
-        config.limits.max_payload_bytes = 1000;
-        assert_eq!(keys(&config), ["limits.max-prompt-bytes"]);
     }
 }

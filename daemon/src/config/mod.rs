@@ -4,6 +4,8 @@
 //! equal to the defaults here.
 
 mod check;
+mod delivery;
+mod limits;
 mod read;
 mod secret;
 
@@ -12,6 +14,8 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 pub use check::Problem;
+pub use delivery::Delivery;
+pub use limits::Limits;
 pub use read::ConfigError;
 pub use secret::Secret;
 
@@ -32,6 +36,9 @@ pub struct Config {
     /// What a request may ask for.
     #[serde(default)]
     pub limits: Limits,
+    /// How requests that come again are known.
+    #[serde(default)]
+    pub delivery: Delivery,
     /// Settings for requests that do not bring their own.
     #[serde(default)]
     pub generation: Generation,
@@ -123,22 +130,6 @@ pub enum KvCache {
     F32,
 }
 
-/// `[limits]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub struct Limits {
-    /// Requests that may wait behind the running one.
-    pub queue_depth: usize,
-    /// Largest text of a request, all messages together.
-    pub max_prompt_bytes: usize,
-    /// Largest payload of a request.
-    pub max_payload_bytes: usize,
-    /// Most messages of a chat request.
-    pub max_messages: usize,
-    /// Most tokens of an answer.
-    pub max_tokens: usize,
-}
-
 /// `[generation]`
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -203,18 +194,6 @@ impl Model {
     }
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            queue_depth: 8,
-            max_prompt_bytes: 64 * 1024,
-            max_payload_bytes: 256 * 1024,
-            max_messages: 256,
-            max_tokens: 512,
-        }
-    }
-}
-
 impl Config {
     /// The defaults, with the model in this folder.
     pub fn for_model(folder: impl Into<PathBuf>) -> Self {
@@ -223,6 +202,7 @@ impl Config {
             broker: Broker::default(),
             model: Model::new(folder),
             limits: Limits::default(),
+            delivery: Delivery::default(),
             generation: Generation::default(),
         }
     }

@@ -43,6 +43,17 @@ pub struct Receipt {
     pub(super) packet_id: u16,
 }
 
+#[cfg(test)]
+impl Receipt {
+    /// For tests of those who only hand receipts on.
+    pub(crate) fn new(generation: u64, packet_id: u16) -> Self {
+        Self {
+            generation,
+            packet_id,
+        }
+    }
+}
+
 impl Request {
     /// A message that came in by the connection of this number.
     pub(super) fn new(publish: Publish, generation: u64) -> Self {

@@ -2,12 +2,13 @@
 
 use serde_json::{Map, Value};
 
+use super::json_values::most_json_values;
 use super::route::{Refused, Route};
 use crate::config::Limits;
 use crate::inference::{Prompt, SamplingOverrides};
 use crate::mqtt::Request;
 use crate::refusal::Refusal;
-use crate::wire::{ChatRequest, ErrorCode, Message, Topics, check_id};
+use crate::wire::{ChatRequest, ErrorCode, Message, PRIORITY_PROPERTY, Priority, Topics, check_id};
 
 const MAX_STOPS: usize = 16;
 const MAX_STOP_BYTES: usize = 256;
@@ -16,6 +17,7 @@ const MAX_STOP_BYTES: usize = 256;
 #[derive(Debug)]
 pub(super) struct Accepted {
     pub(super) route: Route,
+    pub(super) priority: Priority,
     pub(super) prompt: Checked,
 }
 
@@ -36,8 +38,9 @@ pub(super) fn ask(
     limits: &Limits,
     system: Option<&str>,
 ) -> Result<Accepted, Refused> {
-    let route = Route::for_ask(request, topics)?;
+    let route = Route::for_ask(request, topics, limits)?;
     let checked = || {
+        let priority = priority_of(request)?;
         let text = text_of(request, limits)?;
         check_prompt_bytes(text.len(), limits)?;
         if text.trim().is_empty() {
@@ -46,7 +49,7 @@ pub(super) fn ask(
                 "the prompt is empty: send a question as plain text",
             ));
         }
-        Ok(Checked {
+        let checked = Checked {
             prompt: Prompt::Text {
                 text: text.to_owned(),
                 system: system.map(str::to_owned),
@@ -55,10 +58,15 @@ pub(super) fn ask(
             max_tokens: limits.max_tokens,
             stop: Vec::new(),
             stream: false,
-        })
+        };
+        Ok((priority, checked))
     };
     match checked() {
-        Ok(prompt) => Ok(Accepted { route, prompt }),
+        Ok((priority, prompt)) => Ok(Accepted {
+            route,
+            priority,
+            prompt,
+        }),
         Err(refusal) => Err(Box::new((route, refusal))),
     }
 }
@@ -69,8 +77,9 @@ pub(super) fn chat(
     topics: &Topics,
     limits: &Limits,
 ) -> Result<Accepted, Refused> {
-    let unreadable = |refusal| Box::new((Route::for_unreadable_chat(request, topics), refusal));
+    let unreadable = |refusal| Box::new((Route::for_unreadable(request, topics, limits), refusal));
     let text = text_of(request, limits).map_err(unreadable)?;
+    check_json_values(text, limits).map_err(unreadable)?;
     let value: Value = serde_json::from_str(text).map_err(|e| {
         // serde_json's own limit on depth ends here as well.
         unreadable(Refusal::new(
@@ -79,12 +88,19 @@ pub(super) fn chat(
         ))
     })?;
     let id = usable_id(&value).map_err(unreadable)?;
-    let route = Route::for_chat(request, topics, id)?;
+    let route = Route::for_chat(request, topics, limits, id)?;
     let checked = serde_path_to_error::deserialize(value)
         .map_err(|e| Refusal::invalid(at(&e.path().to_string(), &e.inner().to_string())))
-        .and_then(|chat| check(chat, limits));
+        .and_then(|chat: ChatRequest| {
+            let priority = chat.priority.unwrap_or_default();
+            Ok((priority, check(chat, limits)?))
+        });
     match checked {
-        Ok(prompt) => Ok(Accepted { route, prompt }),
+        Ok((priority, prompt)) => Ok(Accepted {
+            route,
+            priority,
+            prompt,
+        }),
         Err(refusal) => Err(Box::new((route, refusal))),
     }
 }
@@ -107,6 +123,27 @@ fn text_of<'a>(request: &'a Request, limits: &Limits) -> Result<&'a str, Refusal
             format!("the payload is not UTF-8 after byte {}", e.valid_up_to()),
         )
     })
+}
+
+fn check_json_values(text: &str, limits: &Limits) -> Result<(), Refusal> {
+    let values = most_json_values(text);
+    if values <= limits.max_json_values {
+        return Ok(());
+    }
+    Err(Refusal::invalid(format!(
+        "the JSON has up to {values} values, at most {} are allowed",
+        limits.max_json_values
+    )))
+}
+
+/// Of a prompt as plain text, which has no other place for it.
+fn priority_of(request: &Request) -> Result<Priority, Refusal> {
+    let mut given = request.user.iter();
+    let Some((_, value)) = given.find(|(name, _)| name == PRIORITY_PROPERTY) else {
+        return Ok(Priority::default());
+    };
+    Priority::parse(value)
+        .ok_or_else(|| Refusal::invalid("the user property `priority`: give low, normal or high"))
 }
 
 fn check_prompt_bytes(bytes: usize, limits: &Limits) -> Result<(), Refusal> {

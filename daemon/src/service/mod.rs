@@ -1,24 +1,42 @@
 //! What to do with requests, without any I/O: messages in, jobs and messages out.
+//!
+//! Every method that may ask for something to be done adds it to the outputs it is given.
 
 mod accept;
+mod answered;
+mod cancel;
+mod delivery;
+mod estimate;
+mod identity;
+mod jobs;
+mod json_values;
+mod output;
+mod rate;
 mod render;
+mod replies;
 mod route;
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tracing::{debug, info};
 
+pub use output::{Counts, Outcome, Output};
+
 use crate::config::{Config, Limits};
-use crate::inference::{Cancel, Finished, Job, SamplingOverrides};
-use crate::mqtt::{Message, Request};
-use crate::queue::Backlog;
+use crate::inference::{Cancel, Job, SamplingOverrides};
+use crate::mqtt::Request;
+use crate::queue::{Backlog, Full, Tag};
 use crate::refusal::Refusal;
-use crate::wire::{ErrorCode, Topics};
+use crate::wire::{ErrorCode, Topics, check_id};
 
 use accept::Accepted;
-use render::Answer;
-use route::Route;
+use cancel::Tombstones;
+use delivery::{Deliveries, Known};
+use estimate::Estimate;
+use identity::{Identity, Sender};
+use jobs::{Running, Waiting};
+use rate::Buckets;
+use route::{Refused, Route};
 
 /// The requests of one node and what became of them.
 #[derive(Debug)]
@@ -30,172 +48,220 @@ pub struct Service {
     model: String,
     /// Tells the ids we make up from those of an earlier run.
     started: u64,
+    /// Names requests in here, and jobs.
     counter: u64,
     backlog: Backlog<Waiting>,
     running: Option<Running>,
+    deliveries: Deliveries,
+    tombstones: Tombstones,
+    buckets: Buckets,
+    estimate: Estimate,
+    counts: Counts,
     stopping: bool,
 }
 
-/// A request that was accepted.
-#[derive(Debug)]
-struct Waiting {
-    job: Job,
-    route: Route,
-    arrived: Instant,
-}
-
-/// The request the inference thread is at.
-#[derive(Debug)]
-struct Running {
+/// A request that is new to us.
+struct Arrival<'a> {
     key: u64,
-    route: Route,
-    cancel: Cancel,
-    answer: Answer,
+    request: &'a Request,
+    identity: Identity,
+    sender: Sender,
+    now: Instant,
 }
 
 impl Service {
     /// A service that answers with the model of this name.
     pub fn new(config: &Config, model: String) -> Self {
+        let limits = config.limits.clone();
         Self {
             topics: config.topics(),
-            limits: config.limits.clone(),
             sampling: SamplingOverrides::from(&config.generation),
             system_prompt: config.generation.system_prompt.clone(),
             model,
             started: unix_time(),
             counter: 0,
-            backlog: Backlog::new(config.limits.queue_depth),
+            backlog: Backlog::new(limits.queue()),
             running: None,
+            deliveries: Deliveries::new(&config.delivery),
+            tombstones: Tombstones::default(),
+            buckets: Buckets::new(limits.rate_per_minute, limits.rate_burst),
+            estimate: Estimate::default(),
+            counts: Counts::default(),
             stopping: false,
+            limits,
         }
     }
 
-    /// Takes a message that came in. What comes back is its refusal.
-    pub fn on_request(&mut self, request: &Request, now: Instant) -> Option<Message> {
-        let accepted = if request.topic == self.topics.ask() {
-            accept::ask(
-                request,
-                &self.topics,
-                &self.limits,
-                self.system_prompt.as_deref(),
-            )
-        } else if request.topic == self.topics.chat() {
-            accept::chat(request, &self.topics, &self.limits)
+    /// Takes a message that came in.
+    pub fn on_request(&mut self, request: &Request, now: Instant, out: &mut Vec<Output>) {
+        let chat = request.topic == self.topics.chat();
+        if chat || request.topic == self.topics.ask() {
+            self.on_question(chat, request, now, out);
+            return;
+        }
+        if request.topic == self.topics.cancel() {
+            self.on_cancel(request, now, out);
         } else {
             debug!(topic = request.topic, "not a topic of ours");
-            return None;
+        }
+        out.extend(request.receipt.map(Output::Ack));
+    }
+
+    fn on_question(&mut self, chat: bool, request: &Request, now: Instant, out: &mut Vec<Output>) {
+        let identity = Identity::of(request);
+        match self.deliveries.arrived(&identity, request, now) {
+            // The broker keeps it for whoever comes next under our name.
+            Known::New if self.stopping && request.receipt.is_some() => return,
+            Known::New => {}
+            Known::UnderWay => {
+                self.counts.repeated += 1;
+                debug!("a request came again while its answer is under way");
+                return;
+            }
+            Known::Answered(answered) => {
+                self.send_again(*answered, request.receipt, out);
+                return;
+            }
+        }
+        let arrival = Arrival {
+            key: self.next_key(),
+            request,
+            identity,
+            sender: if chat {
+                Sender::of_json(request)
+            } else {
+                Sender::of_text(request)
+            },
+            now,
         };
-        match accepted {
-            Ok(accepted) => self.enqueue(accepted, request.payload.len(), now),
+        let named = arrival.sender.named;
+        self.deliveries
+            .open(arrival.key, identity, named, request.receipt);
+        match self.admitted(chat, &arrival) {
+            Ok(accepted) => self.enqueue(accepted, &arrival, out),
             Err(refused) => {
                 let (route, refusal) = *refused;
-                Some(refuse(&route, &refusal))
+                self.refuse(arrival.key, &route, &refusal, out);
             }
         }
     }
 
-    fn enqueue(&mut self, accepted: Accepted, bytes: usize, now: Instant) -> Option<Message> {
-        let Accepted { mut route, prompt } = accepted;
-        if self.stopping {
-            return Some(refuse(&route, &stopping()));
+    /// Checks first what costs least, so that a flood of requests costs little.
+    fn admitted(&mut self, chat: bool, arrival: &Arrival<'_>) -> Result<Accepted, Refused> {
+        let request = arrival.request;
+        if let Err(refusal) = self.room_for(arrival) {
+            let route = if chat {
+                let id = arrival.sender.id.clone();
+                let usable = id.filter(|id| check_id(id).is_ok());
+                Route::for_chat(request, &self.topics, &self.limits, usable)?
+            } else {
+                Route::for_ask(request, &self.topics, &self.limits)?
+            };
+            return Err(Box::new((route, refusal)));
         }
-        self.counter += 1;
-        let key = self.counter;
-        let id = route.id_or(|| format!("chatcmpl-{:x}-{key}", self.started));
-        let job = Job {
+        if chat {
+            accept::chat(request, &self.topics, &self.limits)
+        } else {
+            let system = self.system_prompt.as_deref();
+            accept::ask(request, &self.topics, &self.limits, system)
+        }
+    }
+
+    fn room_for(&mut self, arrival: &Arrival<'_>) -> Result<(), Refusal> {
+        if self.stopping {
+            return Err(stopping());
+        }
+        let client = arrival.sender.client;
+        // One that the broker sends again was counted when it came first.
+        if !arrival.request.redelivered
+            && let Err(wait) = self.buckets.take(client, arrival.now)
+        {
+            let problem = "this client asks too often";
+            return Err(Refusal::for_now(ErrorCode::RateLimited, problem, wait));
+        }
+        self.backlog
+            .room(client)
+            .map_err(|full| self.busy(full, arrival.now))
+    }
+
+    fn enqueue(&mut self, accepted: Accepted, arrival: &Arrival<'_>, out: &mut Vec<Output>) {
+        let Accepted {
+            mut route,
+            priority,
+            prompt,
+        } = accepted;
+        let &Arrival {
             key,
-            prompt: prompt.prompt,
-            sampling: prompt.sampling.or(self.sampling),
-            max_tokens: prompt.max_tokens,
-            stop: prompt.stop,
-            stream: prompt.stream,
-            cancel: Cancel::default(),
-        };
+            request,
+            identity,
+            ref sender,
+            now,
+        } = arrival;
+        let mut sampling = prompt.sampling.or(self.sampling);
+        if sender.named {
+            // Should it have to be computed once more, in another run of the daemon even,
+            // nobody will see two texts.
+            sampling.seed = sampling.seed.or_else(|| Some(identity.seed()));
+        }
+        let id = route.id_or(|| match sender.named {
+            true => format!("chatcmpl-{:016x}", identity.short()),
+            false => format!("chatcmpl-{:x}-{key}", self.started),
+        });
         let waiting = Waiting {
-            job,
+            job: Job {
+                key,
+                prompt: prompt.prompt,
+                sampling,
+                max_tokens: prompt.max_tokens,
+                stop: prompt.stop,
+                stream: prompt.stream,
+                cancel: Cancel::default(),
+            },
             route,
             arrived: now,
+            expires: request.expires.and_then(|time| now.checked_add(time)),
         };
-        match self.backlog.push(waiting) {
+        if self.tombstones.take(&waiting.route, now) {
+            self.give_up(waiting, now, out);
+            return;
+        }
+        let tag = Tag {
+            client: sender.client,
+            priority,
+            arrived: now,
+        };
+        match self.backlog.push(tag, waiting) {
             Ok(()) => {
+                let bytes = request.payload.len();
                 info!(id, bytes, waiting = self.backlog.len(), "request");
-                None
             }
-            Err(back) => Some(refuse(&back.route, &self.busy())),
-        }
-    }
-
-    /// The next job for an idle inference thread.
-    pub fn next_job(&mut self, now: Instant) -> Option<Job> {
-        if self.running.is_some() {
-            return None;
-        }
-        let Waiting {
-            job,
-            route,
-            arrived,
-        } = self.backlog.pop()?;
-        let waited = now.saturating_duration_since(arrived);
-        self.running = Some(Running {
-            key: job.key,
-            answer: Answer::new(&route, self.model.clone(), unix_time(), waited, job.stream),
-            cancel: job.cancel.clone(),
-            route,
-        });
-        Some(job)
-    }
-
-    /// Text of the running job.
-    pub fn on_piece(&mut self, key: u64, text: String) -> Option<Message> {
-        let running = self.running.as_mut().filter(|r| r.key == key)?;
-        Some(running.route.message(running.answer.piece(text), None))
-    }
-
-    /// The end of the running job.
-    pub fn on_finished(&mut self, finished: Finished) -> Option<Message> {
-        let running = self.running.take_if(|r| r.key == finished.key)?;
-        if self.stopping {
-            return Some(refuse(&running.route, &stopping()));
-        }
-        match finished.result {
-            Ok(completed) => {
-                let timings = completed.generated.timings;
-                info!(
-                    id = running.route.id(),
-                    prompt_tokens = completed.prompt_tokens,
-                    completion_tokens = completed.generated.tokens.len(),
-                    seconds = (timings.prefill + timings.decode).as_secs_f64(),
-                    "answered"
-                );
-                Some(
-                    running
-                        .route
-                        .message(running.answer.finish(&completed), None),
-                )
+            Err((full, waiting)) => {
+                let refusal = self.busy(full, now);
+                self.refuse(key, &waiting.route, &refusal, out);
             }
-            Err(refusal) => Some(refuse(&running.route, &refusal)),
         }
     }
 
-    /// Ends the running job soon and refuses everything else.
-    pub fn stop(&mut self) -> VecDeque<Message> {
-        self.stopping = true;
-        if let Some(running) = &self.running {
-            running.cancel.set();
-        }
-        std::iter::from_fn(|| self.backlog.pop())
-            .map(|waiting| refuse(&waiting.route, &stopping()))
-            .collect()
+    fn busy(&self, full: Full, now: Instant) -> Refusal {
+        let problem = match full {
+            Full::Depth => format!("{} requests are waiting", self.backlog.len()),
+            Full::Share => format!(
+                "{} requests of this client are waiting",
+                self.limits.queue().per_client
+            ),
+        };
+        Refusal::for_now(ErrorCode::Busy, &problem, self.wait(now))
     }
 
-    /// The inference thread is gone: the error for the request it was at.
-    pub fn on_inference_lost(&mut self) -> Option<Message> {
-        let running = self.running.take()?;
-        let refusal = Refusal::new(
-            ErrorCode::Internal,
-            "the inference thread ended by a fault; the daemon goes down with it",
-        );
-        Some(refuse(&running.route, &refusal))
+    /// How long all that is here now will take.
+    fn wait(&self, now: Instant) -> Duration {
+        let running = self.running.as_ref().map(|r| r.elapsed(now));
+        self.estimate.wait(self.backlog.len(), running)
+    }
+
+    fn next_key(&mut self) -> u64 {
+        self.counter += 1;
+        self.counter
     }
 
     /// Whether the inference thread has nothing to do.
@@ -203,12 +269,19 @@ impl Service {
         self.running.is_none()
     }
 
-    fn busy(&self) -> Refusal {
-        let message = format!(
-            "{} requests are waiting already: try again later",
-            self.backlog.len()
-        );
-        Refusal::new(ErrorCode::Busy, message)
+    /// Whether the running job was told to end.
+    pub fn is_cancelling(&self) -> bool {
+        self.running.as_ref().is_some_and(Running::is_cancelled)
+    }
+
+    /// Requests that wait.
+    pub fn waiting(&self) -> usize {
+        self.backlog.len()
+    }
+
+    /// What became of the requests.
+    pub fn counts(&self) -> Counts {
+        self.counts
     }
 }
 
@@ -217,12 +290,6 @@ fn stopping() -> Refusal {
         ErrorCode::ShuttingDown,
         "this node is going down: try again later or ask another",
     )
-}
-
-fn refuse(route: &Route, refusal: &Refusal) -> Message {
-    // The message of a refusal may quote the request, so it is not logged here.
-    info!(id = route.id(), code = refusal.code.as_str(), "refused");
-    route.message(render::error(route, refusal), Some(refusal.code))
 }
 
 fn unix_time() -> u64 {

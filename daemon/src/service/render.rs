@@ -62,12 +62,28 @@ impl Answer {
         json(&self.chunk(Some(text), None))
     }
 
+    /// The last chunk of a streamed answer with the whole text, for one who asks again.
+    /// Nobody keeps the other chunks. An answer in one message needs no such thing.
+    pub(super) fn replay(&self, completed: &Completed) -> Option<Vec<u8>> {
+        let Form::Chunks { next } = self.form else {
+            return None;
+        };
+        let mut whole = Self {
+            form: Form::Chunks { next },
+            id: self.id.clone(),
+            model: self.model.clone(),
+            ..*self
+        };
+        let mut last = whole.last_chunk(completed);
+        for choice in &mut last.choices {
+            choice.message = Some(message(&completed.generated.text));
+        }
+        Some(json(&last))
+    }
+
     /// The whole answer, or the last chunk of it.
     pub(super) fn finish(mut self, completed: &Completed) -> Vec<u8> {
         let generated = &completed.generated;
-        let finish_reason = finish_reason(generated.finish_reason).to_owned();
-        let usage = usage(completed);
-        let timings = timings(&generated.timings, self.waited);
         match self.form {
             Form::Text => generated.text.clone().into_bytes(),
             Form::Json => json(&ChatCompletion {
@@ -77,23 +93,23 @@ impl Answer {
                 model: self.model,
                 choices: vec![Choice {
                     index: 0,
-                    message: ReplyMessage {
-                        role: ASSISTANT.to_owned(),
-                        content: generated.text.clone(),
-                    },
-                    finish_reason,
+                    message: message(&generated.text),
+                    finish_reason: finish_reason(generated.finish_reason).to_owned(),
                 }],
-                usage,
-                timings,
+                usage: usage(completed),
+                timings: timings(&generated.timings, self.waited),
             }),
-            Form::Chunks { .. } => {
-                let last = self.chunk(None, Some(finish_reason));
-                json(&ChatChunk {
-                    usage: Some(usage),
-                    timings: Some(timings),
-                    ..last
-                })
-            }
+            Form::Chunks { .. } => json(&self.last_chunk(completed)),
+        }
+    }
+
+    fn last_chunk(&mut self, completed: &Completed) -> ChatChunk {
+        let generated = &completed.generated;
+        let reason = finish_reason(generated.finish_reason).to_owned();
+        ChatChunk {
+            usage: Some(usage(completed)),
+            timings: Some(timings(&generated.timings, self.waited)),
+            ..self.chunk(None, Some(reason))
         }
     }
 
@@ -115,6 +131,7 @@ impl Answer {
                     role: (sequence == 0).then(|| ASSISTANT.to_owned()),
                     content,
                 },
+                message: None,
                 finish_reason,
             }],
             usage: None,
@@ -127,13 +144,25 @@ impl Answer {
 pub(super) fn error(route: &Route, refusal: &Refusal) -> Vec<u8> {
     if route.is_json() {
         let id = route.id().map(str::to_owned);
-        json(&ErrorReply::new(id, refusal.code, &refusal.message))
+        let mut reply = ErrorReply::new(id, refusal.code, &refusal.message);
+        // One digit after the point: more would feign what an estimate is not.
+        let seconds = |time: Duration| (time.as_secs_f64() * 10.0).ceil() / 10.0;
+        reply.error.retry_after_seconds = refusal.retry_after.map(seconds);
+        json(&reply)
     } else {
         format!("error: {}", refusal.message).into_bytes()
     }
 }
 
-fn json(reply: &impl Serialize) -> Vec<u8> {
+fn message(text: &str) -> ReplyMessage {
+    ReplyMessage {
+        role: ASSISTANT.to_owned(),
+        content: text.to_owned(),
+    }
+}
+
+/// As JSON: for replies of all kinds.
+pub(super) fn json(reply: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(reply).unwrap_or_else(|e| {
         // Strings and numbers alone cannot fail; should they, the client sees an empty message.
         error!(%e, "a reply cannot be written as JSON");
@@ -141,7 +170,8 @@ fn json(reply: &impl Serialize) -> Vec<u8> {
     })
 }
 
-fn finish_reason(reason: FinishReason) -> &'static str {
+/// The name of it, on the wire.
+pub(super) fn finish_reason(reason: FinishReason) -> &'static str {
     match reason {
         FinishReason::Stop => "stop",
         FinishReason::Length => "length",

@@ -2,9 +2,14 @@
 
 use bytes::Bytes;
 
+use super::render;
+use crate::config::Limits;
 use crate::mqtt::{ContentType, Message, Request};
-use crate::refusal::Refusal;
-use crate::wire::{ErrorCode, Topics, check_response_topic};
+use crate::refusal::{Refusal, whole_seconds};
+use crate::wire::{
+    ErrorCode, FINISH_REASON_PROPERTY, NODE_PROPERTY, RETRY_AFTER_PROPERTY, STATUS_PROPERTY,
+    Topics, check_response_topic,
+};
 
 /// The address of a reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,72 +18,136 @@ pub(super) struct Route {
     correlation: Option<Bytes>,
     content_type: ContentType,
     id: Option<String>,
+    node: String,
 }
 
 /// A request that gets an error, and where that goes. Boxed: it is large and rare.
 pub(super) type Refused = Box<(Route, Refusal)>;
 
+/// Where replies to one request may go.
+struct Candidates {
+    content_type: ContentType,
+    id: Option<String>,
+    /// Without a response topic.
+    fallback: Option<String>,
+    /// Without a response topic that can be used.
+    errors: String,
+}
+
 impl Route {
     /// For a prompt on the `ask` topic.
-    pub(super) fn for_ask(request: &Request, topics: &Topics) -> Result<Self, Refused> {
-        Self::new(
-            request,
-            ContentType::Text,
-            None,
-            Some(topics.answer()),
-            topics.answer(),
-        )
+    pub(super) fn for_ask(
+        request: &Request,
+        topics: &Topics,
+        limits: &Limits,
+    ) -> Result<Self, Refused> {
+        let candidates = Candidates {
+            content_type: ContentType::Text,
+            id: None,
+            fallback: Some(topics.answer()),
+            errors: topics.answer(),
+        };
+        Self::new(request, topics, limits, candidates)
     }
 
     /// For a request on the `chat` topic whose id, if it has one, can be part of a topic.
     pub(super) fn for_chat(
         request: &Request,
         topics: &Topics,
+        limits: &Limits,
         id: Option<String>,
     ) -> Result<Self, Refused> {
         let by_id = id.as_deref().map(|id| topics.reply(id));
-        let for_errors = by_id.clone().unwrap_or_else(|| topics.reply_unknown());
-        Self::new(request, ContentType::Json, id, by_id, for_errors)
+        let candidates = Candidates {
+            content_type: ContentType::Json,
+            id,
+            errors: by_id.clone().unwrap_or_else(|| topics.reply_unknown()),
+            fallback: by_id,
+        };
+        Self::new(request, topics, limits, candidates)
     }
 
-    /// For errors of a request on the `chat` topic that cannot be read far enough
-    /// to know its id.
-    pub(super) fn for_unreadable_chat(request: &Request, topics: &Topics) -> Self {
-        match Self::for_chat(request, topics, None) {
+    /// For errors of a request on the `chat` or `cancel` topic that cannot be read far
+    /// enough to know its id.
+    pub(super) fn for_unreadable(request: &Request, topics: &Topics, limits: &Limits) -> Self {
+        match Self::for_chat(request, topics, limits, None) {
             Ok(route) => route,
             Err(refused) => refused.0,
         }
     }
 
+    /// For the answer to a request to cancel another one, of this id or of the
+    /// correlation data that it came with.
+    pub(super) fn for_cancel(
+        request: &Request,
+        topics: &Topics,
+        limits: &Limits,
+        id: Option<String>,
+    ) -> Result<Self, Refused> {
+        let candidates = Candidates {
+            content_type: ContentType::Json,
+            id,
+            // It is not sent there: nobody asked for it.
+            fallback: Some(topics.reply_unknown()),
+            errors: topics.reply_unknown(),
+        };
+        Self::new(request, topics, limits, candidates)
+    }
+
     fn new(
         request: &Request,
-        content_type: ContentType,
-        id: Option<String>,
-        fallback: Option<String>,
-        for_errors: String,
+        topics: &Topics,
+        limits: &Limits,
+        candidates: Candidates,
     ) -> Result<Self, Refused> {
+        let fits = |data: &Bytes| data.len() <= limits.max_correlation_bytes;
         let route = |topic: String| Self {
             topic,
-            correlation: request.correlation.clone(),
-            content_type,
-            id: id.clone(),
+            correlation: request.correlation.clone().filter(fits),
+            content_type: candidates.content_type,
+            id: candidates.id,
+            node: topics.node().to_owned(),
         };
-        let refused =
-            |code, message: String| Err(Box::new((route(for_errors), Refusal::new(code, message))));
-        match (&request.response_topic, fallback) {
-            (Some(topic), _) => match check_response_topic(topic) {
-                Ok(()) => Ok(route(topic.clone())),
-                Err(e) => refused(
-                    ErrorCode::InvalidResponseTopic,
-                    format!("the response topic {e}"),
-                ),
+        let refused = |route, code, message| Err(Box::new((route, Refusal::new(code, message))));
+        let topic = match (&request.response_topic, candidates.fallback) {
+            (Some(topic), _) => match usable(topic, limits) {
+                Ok(()) => topic.clone(),
+                Err(problem) => {
+                    let route = route(candidates.errors);
+                    return refused(route, ErrorCode::InvalidResponseTopic, problem);
+                }
             },
-            (None, Some(topic)) => Ok(route(topic)),
-            (None, None) => refused(
-                ErrorCode::NoReplyAddress,
-                "give an MQTT 5 response topic or, in the JSON, an `id`".to_owned(),
+            (None, Some(topic)) => topic,
+            (None, None) => {
+                return refused(
+                    route(candidates.errors),
+                    ErrorCode::NoReplyAddress,
+                    "give an MQTT 5 response topic or, in the JSON, an `id`".to_owned(),
+                );
+            }
+        };
+        match request.correlation.as_ref().filter(|data| !fits(data)) {
+            None => Ok(route(topic)),
+            Some(data) => refused(
+                route(topic),
+                ErrorCode::InvalidRequest,
+                format!(
+                    "the correlation data has {} bytes, at most {} are allowed",
+                    data.len(),
+                    limits.max_correlation_bytes
+                ),
             ),
         }
+    }
+
+    /// The topic.
+    pub(super) fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// The correlation data of the request.
+    pub(super) fn correlation(&self) -> Option<&Bytes> {
+        self.correlation.as_ref()
     }
 
     /// The id of the request.
@@ -96,18 +165,120 @@ impl Route {
         self.content_type == ContentType::Json
     }
 
-    /// A reply.
-    pub(super) fn message(&self, payload: impl Into<Bytes>, error: Option<ErrorCode>) -> Message {
+    /// A part of an answer.
+    pub(super) fn chunk(&self, payload: impl Into<Bytes>) -> Message {
+        self.message(payload.into(), "chunk")
+    }
+
+    /// An answer, or the last part of it, which ended for this reason.
+    pub(super) fn done(&self, payload: impl Into<Bytes>, finish_reason: &str) -> Message {
+        let status = match finish_reason {
+            "cancelled" => "cancelled",
+            _ => "done",
+        };
+        let mut message = self.message(payload.into(), status);
+        let reason = (FINISH_REASON_PROPERTY, finish_reason.to_owned());
+        message.user.push(reason);
+        message
+    }
+
+    /// The answer to something that is no question.
+    pub(super) fn confirmation(&self, payload: impl Into<Bytes>) -> Message {
+        self.message(payload.into(), "done")
+    }
+
+    /// An error.
+    pub(super) fn error(&self, refusal: &Refusal) -> Message {
+        let mut message = self.message(render::error(self, refusal).into(), "error");
+        message.error = Some(refusal.code);
+        if let Some(time) = refusal.retry_after {
+            let seconds = whole_seconds(time).to_string();
+            message.user.push((RETRY_AFTER_PROPERTY, seconds));
+        }
+        message
+    }
+
+    fn message(&self, payload: Bytes, status: &str) -> Message {
         Message {
             topic: self.topic.clone(),
-            payload: payload.into(),
+            payload,
             retain: false,
             content_type: self.content_type,
             correlation: self.correlation.clone(),
-            error,
-            user: Vec::new(),
+            error: None,
+            user: vec![
+                (NODE_PROPERTY, self.node.clone()),
+                (STATUS_PROPERTY, status.to_owned()),
+            ],
             expiry: None,
             droppable: false,
         }
+    }
+}
+
+fn usable(topic: &str, limits: &Limits) -> Result<(), String> {
+    check_response_topic(topic).map_err(|e| format!("the response topic {e}"))?;
+    let prefixes = &limits.response_prefixes;
+    if prefixes.is_empty() || prefixes.iter().any(|p| topic.starts_with(p)) {
+        return Ok(());
+    }
+    let allowed = prefixes.join("`, `");
+    Err(format!(
+        "the response topic is not allowed on this node: begin it with `{allowed}`"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(response_topic: Option<&str>, correlation: usize) -> Request {
+        Request {
+            response_topic: response_topic.map(str::to_owned),
+            correlation: (correlation > 0).then(|| vec![7; correlation].into()),
+            ..Request::default()
+        }
+    }
+
+    fn route(request: &Request, limits: &Limits) -> Result<Route, Refused> {
+        Route::for_chat(request, &Topics::new("n"), limits, Some("q".into()))
+    }
+
+    #[test]
+    fn only_allowed_prefixes() {
+        let limits = Limits {
+            response_prefixes: vec!["home/".into(), "chaski/".into()],
+            ..Limits::default()
+        };
+        for good in ["home/me", "chaski/n/reply/me"] {
+            let route = route(&request(Some(good), 0), &limits).unwrap();
+            assert_eq!(route.topic(), good);
+        }
+        for bad in ["me", "hom", "chaski/n/ask"] {
+            let refused = route(&request(Some(bad), 0), &limits).unwrap_err();
+            assert_eq!(refused.1.code, ErrorCode::InvalidResponseTopic, "{bad}");
+            assert_eq!(refused.0.topic(), "chaski/n/reply/q");
+        }
+        let message = route(&request(Some("me"), 0), &limits)
+            .unwrap_err()
+            .1
+            .message;
+        assert!(message.contains("`home/`, `chaski/`"), "{message}");
+        // Where replies go that name no topic is ours to say.
+        assert!(route(&request(None, 0), &limits).is_ok());
+    }
+
+    #[test]
+    fn correlation_data_is_bounded_and_not_sent_back_beyond() {
+        let limits = Limits {
+            max_correlation_bytes: 8,
+            ..Limits::default()
+        };
+        let fits = route(&request(Some("me"), 8), &limits).unwrap();
+        assert_eq!(fits.correlation().map(|c| c.len()), Some(8));
+        let (route, refusal) = *route(&request(Some("me"), 9), &limits).unwrap_err();
+        assert_eq!(refusal.code, ErrorCode::InvalidRequest);
+        assert!(refusal.message.contains("9 bytes, at most 8"), "{refusal}");
+        assert_eq!((route.topic(), route.correlation()), ("me", None));
     }
 }

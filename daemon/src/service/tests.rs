@@ -1,76 +1,23 @@
+mod cancelling;
+mod delivering;
+mod limiting;
+mod node;
+
 use bytes::Bytes;
-use chaski_engine::{FinishReason, Generated, Timings};
+use chaski_engine::FinishReason;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::inference::{Completed, Prompt};
+use crate::inference::{Finished, Prompt};
+use crate::mqtt::Receipt;
 use crate::wire::Reply;
-
-fn service(queue_depth: usize) -> Service {
-    let mut config = Config::for_model("m");
-    config.node.name = "n".into();
-    config.limits.queue_depth = queue_depth;
-    config.generation.temperature = Some(0.5);
-    Service::new(&config, "tiny".into())
-}
-
-fn chat(id: &str, stream: bool) -> Request {
-    let payload =
-        json!({"id": id, "stream": stream, "messages": [{"role": "user", "content": "hi"}]});
-    Request {
-        topic: "chaski/n/chat".into(),
-        payload: payload.to_string().into(),
-        ..Request::default()
-    }
-}
-
-fn ask(prompt: &'static str) -> Request {
-    Request {
-        topic: "chaski/n/ask".into(),
-        payload: prompt.into(),
-        ..Request::default()
-    }
-}
-
-fn finished(key: u64, text: &str) -> Finished {
-    Finished {
-        key,
-        result: Ok(Completed {
-            prompt_tokens: 5,
-            generated: Generated {
-                text: text.into(),
-                tokens: vec![1, 2],
-                finish_reason: FinishReason::Stop,
-                timings: Timings {
-                    prefill_tokens: 4,
-                    cached_tokens: 1,
-                    prefill: Duration::from_secs(2),
-                    decode_tokens: 3,
-                    decode: Duration::from_secs(1),
-                    ..Timings::default()
-                },
-            },
-        }),
-    }
-}
-
-fn accept(service: &mut Service, request: &Request) {
-    assert_eq!(service.on_request(request, Instant::now()), None);
-}
-
-fn start(service: &mut Service) -> Job {
-    service.next_job(Instant::now()).unwrap()
-}
-
-fn parsed(message: &Message) -> Value {
-    serde_json::from_slice(&message.payload).unwrap()
-}
+use node::*;
 
 #[test]
 fn a_prompt_in_and_text_out() {
-    let mut service = service(1);
-    accept(&mut service, &ask("hi"));
-    let job = start(&mut service);
+    let mut node = node(1);
+    node.accept(&ask("hi"));
+    let job = node.start();
     assert_eq!(
         job.prompt,
         Prompt::Text {
@@ -82,18 +29,26 @@ fn a_prompt_in_and_text_out() {
         (job.max_tokens, job.sampling.temperature, job.stream),
         (512, Some(0.5), false)
     );
-    let reply = service.on_finished(finished(job.key, "hello")).unwrap();
+    let reply = node.finish(job.key, "hello");
     assert_eq!(
         (reply.topic.as_str(), &reply.payload[..]),
         ("chaski/n/answer", &b"hello"[..])
     );
     assert_eq!((reply.retain, reply.error), (false, None));
-    assert!(service.is_idle());
+    assert_eq!(
+        reply.user,
+        [
+            ("node", "n".to_owned()),
+            ("status", "done".to_owned()),
+            ("finish-reason", "stop".to_owned())
+        ]
+    );
+    assert!(node.service.is_idle());
 }
 
 #[test]
 fn response_topic_and_correlation_data_are_honoured() {
-    let mut service = service(1);
+    let mut node = node(1);
     let correlation = Some(Bytes::from_static(b"\x00\xffc"));
     for request in [ask("hi"), chat("x", false)] {
         let request = Request {
@@ -101,9 +56,9 @@ fn response_topic_and_correlation_data_are_honoured() {
             correlation: correlation.clone(),
             ..request
         };
-        accept(&mut service, &request);
-        let key = start(&mut service).key;
-        let reply = service.on_finished(finished(key, "hello")).unwrap();
+        node.accept(&request);
+        let key = node.start().key;
+        let reply = node.finish(key, "hello");
         assert_eq!(
             (reply.topic.as_str(), &reply.correlation),
             ("me/inbox", &correlation)
@@ -113,12 +68,11 @@ fn response_topic_and_correlation_data_are_honoured() {
 
 #[test]
 fn a_chat_completion() {
-    let mut service = service(1);
-    accept(&mut service, &chat("q1", false));
-    let job = service
-        .next_job(Instant::now() + Duration::from_secs(3))
-        .unwrap();
-    let reply = service.on_finished(finished(job.key, "hello")).unwrap();
+    let mut node = node(1);
+    node.accept(&chat("q1", false));
+    node.wait(3);
+    let job = node.start();
+    let reply = node.finish(job.key, "hello");
     assert_eq!(reply.topic, "chaski/n/reply/q1");
     let Reply::Completion(completion) = Reply::parse(&reply.payload).unwrap() else {
         panic!("not a completion")
@@ -143,13 +97,13 @@ fn a_chat_completion() {
 
 #[test]
 fn a_stream_is_numbered_and_ends_with_usage() {
-    let mut service = service(1);
-    accept(&mut service, &chat("q1", true));
-    let job = start(&mut service);
+    let mut node = node(1);
+    node.accept(&chat("q1", true));
+    let job = node.start();
     assert!(job.stream);
-    let first = parsed(&service.on_piece(job.key, "he".into()).unwrap());
-    let second = parsed(&service.on_piece(job.key, "llo".into()).unwrap());
-    let last = parsed(&service.on_finished(finished(job.key, "hello")).unwrap());
+    let first = parsed(&message(node.piece(job.key, "he")));
+    let second = parsed(&message(node.piece(job.key, "llo")));
+    let last = parsed(&node.finish(job.key, "hello"));
     assert_eq!(
         [&first["sequence"], &second["sequence"], &last["sequence"]],
         [0, 1, 2]
@@ -169,32 +123,27 @@ fn a_stream_is_numbered_and_ends_with_usage() {
 
 #[test]
 fn in_order_and_busy_beyond_the_depth() {
-    let mut service = service(2);
-    accept(&mut service, &chat("a", false));
-    let a = start(&mut service);
-    accept(&mut service, &chat("b", false));
-    accept(&mut service, &chat("c", false));
-    let busy = service
-        .on_request(&chat("d", false), Instant::now())
-        .unwrap();
+    let mut node = node(2);
+    node.accept(&chat("a", false));
+    let a = node.start();
+    node.accept(&chat("b", false));
+    node.accept(&chat("c", false));
+    let busy = message(node.request(&chat("d", false)));
     assert_eq!(
         (busy.topic.as_str(), busy.error),
         ("chaski/n/reply/d", Some(ErrorCode::Busy))
     );
     assert_eq!(parsed(&busy)["error"]["code"], "busy");
-    assert!(service.next_job(Instant::now()).is_none(), "one at a time");
-    service.on_finished(finished(a.key, "")).unwrap();
-    let b = start(&mut service);
-    accept(&mut service, &chat("d", false));
-    assert_eq!(
-        service.on_finished(finished(b.key, "")).unwrap().topic,
-        "chaski/n/reply/b"
-    );
+    assert!(node.next_job().is_none(), "one at a time");
+    node.finish(a.key, "");
+    let b = node.start();
+    node.accept(&chat("d", false));
+    assert_eq!(node.finish(b.key, "").topic, "chaski/n/reply/b");
 }
 
 #[test]
 fn a_request_without_id_gets_one() {
-    let mut service = service(2);
+    let mut node = node(2);
     for _ in 0..2 {
         let request = Request {
             topic: "chaski/n/chat".into(),
@@ -204,12 +153,12 @@ fn a_request_without_id_gets_one() {
             response_topic: Some("me".into()),
             ..Request::default()
         };
-        accept(&mut service, &request);
+        node.accept(&request);
     }
     let mut ids = Vec::new();
     for _ in 0..2 {
-        let key = start(&mut service).key;
-        let reply = parsed(&service.on_finished(finished(key, "")).unwrap());
+        let key = node.start().key;
+        let reply = parsed(&node.finish(key, ""));
         ids.push(reply["id"].as_str().unwrap().to_owned());
     }
     assert!(
@@ -220,8 +169,8 @@ fn a_request_without_id_gets_one() {
 
 #[test]
 fn errors_to_ask_are_plain_text() {
-    let mut service = service(1);
-    let reply = service.on_request(&ask(""), Instant::now()).unwrap();
+    let mut node = node(1);
+    let reply = message(node.request(&ask("")));
     assert!(reply.payload.starts_with(b"error: "), "{:?}", reply.payload);
     assert_eq!(reply.error, Some(ErrorCode::EmptyPrompt));
     assert_eq!(reply.topic, "chaski/n/answer");
@@ -229,16 +178,14 @@ fn errors_to_ask_are_plain_text() {
 
 #[test]
 fn an_error_of_the_generator_reaches_the_client() {
-    let mut service = service(1);
-    accept(&mut service, &chat("a", true));
-    let key = start(&mut service).key;
+    let mut node = node(1);
+    node.accept(&chat("a", true));
+    let key = node.start().key;
     let refusal = Refusal::new(ErrorCode::ContextLengthExceeded, "too long");
-    let reply = service
-        .on_finished(Finished {
-            key,
-            result: Err(refusal),
-        })
-        .unwrap();
+    let reply = message(node.finished(Finished {
+        key,
+        result: Err(refusal),
+    }));
     assert_eq!(
         parsed(&reply),
         json!({"id": "a", "error": {
@@ -249,53 +196,67 @@ fn an_error_of_the_generator_reaches_the_client() {
 
 #[test]
 fn stopping_refuses_what_waits_and_cancels_what_runs() {
-    let mut service = service(2);
-    accept(&mut service, &chat("a", false));
-    accept(&mut service, &chat("b", false));
-    let a = start(&mut service);
-    let refused = service.stop();
-    assert_eq!(refused.len(), 1);
+    let mut node = node(2);
+    node.accept(&chat("a", false));
+    node.accept(&chat("b", false));
+    let a = node.start();
+    let refused = message(node.stop());
     assert_eq!(
-        (refused[0].topic.as_str(), refused[0].error),
+        (refused.topic.as_str(), refused.error),
         ("chaski/n/reply/b", Some(ErrorCode::ShuttingDown))
     );
     assert!(a.cancel.is_set());
-    let late = service
-        .on_request(&chat("c", false), Instant::now())
-        .unwrap();
+    let late = message(node.request(&chat("c", false)));
     assert_eq!(late.error, Some(ErrorCode::ShuttingDown));
-    let reply = service.on_finished(finished(a.key, "par")).unwrap();
+    let reply = message(node.finished(ended(a.key, "par", FinishReason::Cancelled)));
     assert_eq!(reply.error, Some(ErrorCode::ShuttingDown));
-    assert!(service.is_idle() && service.next_job(Instant::now()).is_none());
+    assert!(node.service.is_idle() && node.next_job().is_none());
+}
+
+#[test]
+fn an_answer_that_was_whole_when_the_node_stopped_is_sent() {
+    let mut node = node(2);
+    node.accept(&chat("a", false));
+    let key = node.start().key;
+    node.stop();
+    assert_eq!(node.finish(key, "hello").error, None);
 }
 
 #[test]
 fn events_of_another_job_are_ignored() {
-    let mut service = service(1);
-    accept(&mut service, &chat("a", true));
-    let key = start(&mut service).key;
-    assert_eq!(service.on_piece(key + 1, "x".into()), None);
-    assert_eq!(service.on_finished(finished(key + 1, "x")), None);
-    assert!(!service.is_idle());
+    let mut node = node(1);
+    node.accept(&chat("a", true));
+    let key = node.start().key;
+    assert_eq!(node.piece(key + 1, "x"), []);
+    assert_eq!(node.finished(finished(key + 1, "x")), []);
+    assert!(!node.service.is_idle());
 }
 
 #[test]
 fn a_fault_is_told_to_the_one_who_waits() {
-    let mut service = service(1);
-    accept(&mut service, &ask("hi"));
-    start(&mut service);
-    let reply = service.on_inference_lost().unwrap();
-    assert_eq!(reply.error, Some(ErrorCode::Internal));
-    assert!(service.on_inference_lost().is_none());
+    let mut node = node(1);
+    node.accept(&ask("hi"));
+    node.start();
+    let mut out = Vec::new();
+    node.service.on_inference_lost(&mut out);
+    assert_eq!(message(out).error, Some(ErrorCode::Internal));
+    let mut out = Vec::new();
+    node.service.on_inference_lost(&mut out);
+    assert_eq!(out, []);
 }
 
 #[test]
 fn other_topics_are_left_alone() {
-    let mut service = service(1);
+    let mut node = node(1);
     let request = Request {
         topic: "chaski/n/status".into(),
         ..Request::default()
     };
-    assert_eq!(service.on_request(&request, Instant::now()), None);
-    assert!(service.next_job(Instant::now()).is_none());
+    assert_eq!(node.request(&request), []);
+    // The broker need not keep what is none of ours.
+    assert_eq!(
+        node.request(&kept(request, 1)),
+        [Output::Ack(Receipt::new(1, 1))]
+    );
+    assert!(node.next_job().is_none());
 }

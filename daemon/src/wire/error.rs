@@ -29,6 +29,14 @@ pub enum ErrorCode {
     NoReplyAddress,
     /// The chat template of the model refuses the messages.
     TemplateRefused,
+    /// Its client asks too often.
+    RateLimited,
+    /// Its message expiry interval ended while it waited.
+    Expired,
+    /// The broker takes no message of the reply's size.
+    ReplyTooLarge,
+    /// There is no such request to cancel.
+    NotFound,
     /// The daemon is going down.
     ShuttingDown,
     /// A fault of the daemon.
@@ -37,7 +45,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 18] = [
         Self::InvalidUtf8,
         Self::InvalidJson,
         Self::InvalidRequest,
@@ -50,6 +58,10 @@ impl ErrorCode {
         Self::InvalidResponseTopic,
         Self::NoReplyAddress,
         Self::TemplateRefused,
+        Self::RateLimited,
+        Self::Expired,
+        Self::ReplyTooLarge,
+        Self::NotFound,
         Self::ShuttingDown,
         Self::Internal,
     ];
@@ -69,6 +81,10 @@ impl ErrorCode {
             Self::InvalidResponseTopic => "invalid_response_topic",
             Self::NoReplyAddress => "no_reply_address",
             Self::TemplateRefused => "template_refused",
+            Self::RateLimited => "rate_limited",
+            Self::Expired => "expired",
+            Self::ReplyTooLarge => "reply_too_large",
+            Self::NotFound => "not_found",
             Self::ShuttingDown => "shutting_down",
             Self::Internal => "internal_error",
         }
@@ -77,15 +93,17 @@ impl ErrorCode {
     /// OpenAI's coarser class: whose fault it is.
     pub fn kind(self) -> &'static str {
         match self {
-            Self::Busy | Self::ShuttingDown => "overloaded_error",
-            Self::Internal => "server_error",
+            Self::Busy | Self::RateLimited | Self::Expired | Self::ShuttingDown => {
+                "overloaded_error"
+            }
+            Self::ReplyTooLarge | Self::Internal => "server_error",
             _ => "invalid_request_error",
         }
     }
 }
 
 /// The inner object of an error.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct ErrorBody {
     /// [`ErrorCode::as_str`].
     pub code: String,
@@ -94,10 +112,13 @@ pub struct ErrorBody {
     /// [`ErrorCode::kind`].
     #[serde(rename = "type")]
     pub kind: String,
+    /// After which time the request may find its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_seconds: Option<f64>,
 }
 
 /// A JSON error message.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct ErrorReply {
     /// The id of the request, where it was readable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -115,6 +136,7 @@ impl ErrorReply {
                 code: code.as_str().to_owned(),
                 message: message.into(),
                 kind: code.kind().to_owned(),
+                retry_after_seconds: None,
             },
         }
     }

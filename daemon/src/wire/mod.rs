@@ -4,18 +4,20 @@
 //! and a job's events into replies. Field names are those of the OpenAI chat
 //! completions API. `docs/mqtt.md` shows every message.
 
+mod cancel;
 mod error;
 mod info;
 mod reply;
 mod request;
 mod topics;
 
+pub use cancel::{CancelReply, CancelRequest};
 pub use error::{ErrorBody, ErrorCode, ErrorReply};
 pub use info::{Info, LimitsInfo, ModelInfo};
 pub use reply::{
     ChatChunk, ChatCompletion, Choice, ChunkChoice, Delta, Reply, ReplyMessage, ReplyTimings, Usage,
 };
-pub use request::{ChatRequest, Message, Stop};
+pub use request::{ChatRequest, Message, Priority, Stop};
 pub use topics::{TopicError, Topics, check_id, check_node_name, check_response_topic};
 
 /// Payload of the status topic while the daemon answers.
@@ -28,9 +30,22 @@ pub const CONTENT_TYPE_JSON: &str = "application/json";
 pub const CONTENT_TYPE_TEXT: &str = "text/plain; charset=utf-8";
 /// MQTT 5 user property that carries the code of an error.
 pub const ERROR_PROPERTY: &str = "error";
+/// MQTT 5 user property that carries the name of the node, in every reply.
+pub const NODE_PROPERTY: &str = "node";
+/// MQTT 5 user property that says what a reply is: `chunk`, `done`, `cancelled` or `error`.
+pub const STATUS_PROPERTY: &str = "status";
+/// MQTT 5 user property that says why an answer ended, as `finish_reason` does.
+pub const FINISH_REASON_PROPERTY: &str = "finish-reason";
+/// MQTT 5 user property that carries whole seconds, as `retry_after_seconds` does.
+pub const RETRY_AFTER_PROPERTY: &str = "retry-after";
+/// MQTT 5 user property of a prompt on the `ask` topic that carries its [`Priority`].
+pub const PRIORITY_PROPERTY: &str = "priority";
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use serde::{Deserialize, Serialize};
     use serde_json::Value;
 
     use super::*;
@@ -42,25 +57,55 @@ mod tests {
         blocks.map(|rest| rest.split("```").next().unwrap_or_default())
     }
 
+    /// Reads an example as the type it shows, names that, and writes it again.
+    fn round_trip(block: &str) -> (&'static str, Value) {
+        fn again<T: Serialize + for<'a> Deserialize<'a>>(block: &str) -> Value {
+            let read: T = serde_json::from_str(block).unwrap();
+            serde_json::to_value(read).unwrap()
+        }
+        let value: Value = serde_json::from_str(block).unwrap();
+        let has = |key| value.get(key).is_some();
+        if has("limits") {
+            ("info", again::<Info>(block))
+        } else if has("cancelled") {
+            ("cancel reply", again::<CancelReply>(block))
+        } else if has("messages") {
+            ("request", again::<ChatRequest>(block))
+        } else if has("error") {
+            ("error", again::<ErrorReply>(block))
+        } else if has("choices") {
+            match Reply::parse(block.as_bytes()).unwrap() {
+                Reply::Completion(_) => ("completion", again::<ChatCompletion>(block)),
+                Reply::Chunk(_) => ("chunk", again::<ChatChunk>(block)),
+                Reply::Error(_) => ("error", again::<ErrorReply>(block)),
+            }
+        } else if has("id") {
+            ("cancel request", again::<CancelRequest>(block))
+        } else {
+            panic!("an example of no known kind:\n{block}")
+        }
+    }
+
     #[test]
     fn the_examples_of_the_documentation_are_what_we_send() {
-        let mut seen = [0; 4];
+        let mut seen = BTreeSet::new();
         for block in json_blocks() {
+            let (kind, written) = round_trip(block);
             let expected: Value = serde_json::from_str(block).unwrap();
-            let (kind, written) = if expected.get("limits").is_some() {
-                let info: Info = serde_json::from_str(block).unwrap();
-                (0, serde_json::to_value(info))
-            } else {
-                match Reply::parse(block.as_bytes()).unwrap() {
-                    Reply::Completion(reply) => (1, serde_json::to_value(reply)),
-                    Reply::Chunk(reply) => (2, serde_json::to_value(reply)),
-                    Reply::Error(reply) => (3, serde_json::to_value(reply)),
-                }
-            };
-            assert_eq!(written.unwrap(), expected);
-            seen[kind] += 1;
+            assert_eq!(written, expected);
+            seen.insert(kind);
         }
-        assert_eq!(seen, [1, 1, 2, 1]);
+        let shown = [
+            "cancel reply",
+            "cancel request",
+            "chunk",
+            "completion",
+            "error",
+            "info",
+        ];
+        for kind in shown {
+            assert!(seen.contains(kind), "no example of: {kind}");
+        }
     }
 
     #[test]

@@ -15,6 +15,12 @@ pub struct ChatRequest {
     pub id: Option<String>,
     /// The conversation.
     pub messages: Vec<Message>,
+    /// Whose request it is, where there is no response topic to tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Which requests it may overtake.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
     /// Most tokens of the answer (older name).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<u64>,
@@ -72,6 +78,31 @@ pub struct ChatRequest {
     /// Not supported: use `tools`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub functions: Option<Value>,
+}
+
+/// How urgent a request is, the least first.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "lowercase")]
+pub enum Priority {
+    /// After all others.
+    Low,
+    /// For a request that does not say.
+    #[default]
+    Normal,
+    /// Before all others.
+    High,
+}
+
+impl Priority {
+    /// Reads its name, as in JSON.
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            "low" => Some(Self::Low),
+            "normal" => Some(Self::Normal),
+            "high" => Some(Self::High),
+            _ => None,
+        }
+    }
 }
 
 /// One message of a conversation.

@@ -25,6 +25,12 @@ impl Topics {
         }
     }
 
+    /// `<node>`.
+    pub fn node(&self) -> &str {
+        let level = self.base.split_once('/');
+        level.map_or("", |(_, node)| node)
+    }
+
     /// `chaski/<node>`.
     pub fn base(&self) -> &str {
         &self.base
@@ -38,6 +44,11 @@ impl Topics {
     /// JSON chat requests come in here.
     pub fn chat(&self) -> String {
         format!("{}/chat", self.base)
+    }
+
+    /// Requests to give up a request come in here.
+    pub fn cancel(&self) -> String {
+        format!("{}/cancel", self.base)
     }
 
     /// Plain text answers to prompts without a response topic.
@@ -160,8 +171,10 @@ mod tests {
     fn topics_of_a_node() {
         let topics = Topics::new("kitchen");
         assert_eq!(topics.base(), "chaski/kitchen");
+        assert_eq!(topics.node(), "kitchen");
         assert_eq!(topics.ask(), "chaski/kitchen/ask");
         assert_eq!(topics.chat(), "chaski/kitchen/chat");
+        assert_eq!(topics.cancel(), "chaski/kitchen/cancel");
         assert_eq!(topics.answer(), "chaski/kitchen/answer");
         assert_eq!(topics.reply("q-1"), "chaski/kitchen/reply/q-1");
         assert_eq!(topics.reply_unknown(), "chaski/kitchen/reply/unknown");
@@ -210,6 +223,7 @@ mod tests {
             "chaski",
             "chaski/pi/ask",
             "chaski/pi/chat",
+            "chaski/pi/cancel",
             "chaski/pi/status",
             "chaski/pi/reply",
         ] {

@@ -151,6 +151,8 @@ fn values_out_of_range_name_their_field() {
             "messages",
             json!(vec![json!({"role": "user", "content": "x"}); 4]),
         ),
+        ("user", json!(7)),
+        ("priority", json!("urgent")),
         (
             "messages[0].role",
             json!([{"role": "robot", "content": "x"}]),
@@ -200,8 +202,7 @@ fn prompts_are_bounded_over_all_messages() {
 fn payloads_that_are_no_request() {
     let of = |payload: Bytes| {
         let refused = *chat(&request(payload), &Topics::new("n"), &limits()).unwrap_err();
-        let topic = refused.0.message("", None).topic;
-        (refused.1.code, topic)
+        (refused.1.code, refused.0.topic().to_owned())
     };
     let unknown = || "chaski/n/reply/unknown".to_owned();
     assert_eq!(of("{".into()), (ErrorCode::InvalidJson, unknown()));
@@ -243,7 +244,7 @@ fn a_bad_response_topic_is_told_by_id() {
     };
     let refused = *chat(&request, &Topics::new("n"), &limits()).unwrap_err();
     assert_eq!(refused.1.code, ErrorCode::InvalidResponseTopic);
-    assert_eq!(refused.0.message("", None).topic, "chaski/n/reply/i");
+    assert_eq!(refused.0.topic(), "chaski/n/reply/i");
 }
 
 #[test]
@@ -262,4 +263,51 @@ fn prompts_on_ask() {
     assert_eq!(of(" \n".into()), Err(ErrorCode::EmptyPrompt));
     assert_eq!(of("x".repeat(41).into()), Err(ErrorCode::PromptTooLarge));
     assert_eq!(of(vec![0xff].into()), Err(ErrorCode::InvalidUtf8));
+}
+
+#[test]
+fn priorities_of_both_kinds() {
+    let of_chat = |fields| {
+        let request = request(with(fields).to_string());
+        chat(&request, &Topics::new("n"), &limits())
+            .unwrap()
+            .priority
+    };
+    assert_eq!(of_chat(json!({})), Priority::Normal);
+    assert_eq!(of_chat(json!({"priority": null})), Priority::Normal);
+    assert_eq!(of_chat(json!({"priority": "high"})), Priority::High);
+    let of_ask = |value: &str| {
+        let request = Request {
+            user: vec![("priority".into(), value.into())],
+            ..request("hi")
+        };
+        let accepted = ask(&request, &Topics::new("n"), &limits(), None);
+        accepted
+            .map(|a| a.priority)
+            .map_err(|refused| refused.1.code)
+    };
+    assert_eq!(of_ask("low"), Ok(Priority::Low));
+    assert_eq!(of_ask("urgent"), Err(ErrorCode::InvalidRequest));
+}
+
+#[test]
+fn json_with_too_many_values_is_not_read() {
+    let limits = Limits {
+        max_json_values: 10,
+        ..limits()
+    };
+    let of = |values: usize| {
+        let fields = json!({"x": vec![0; values]});
+        let refused = chat(
+            &request(with(fields).to_string()),
+            &Topics::new("n"),
+            &limits,
+        );
+        refused.map(|_| ()).map_err(|refused| refused.1)
+    };
+    // The object, the id, the list of messages, the message with two values, the list.
+    assert_eq!(of(3), Ok(()));
+    let refusal = of(4).unwrap_err();
+    assert_eq!(refusal.code, ErrorCode::InvalidRequest);
+    assert!(refusal.message.contains("at most 10"), "{refusal}");
 }

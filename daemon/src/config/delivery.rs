@@ -1,0 +1,86 @@
+//! `[delivery]`: how long an answer is kept for those who ask again.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::check::Problems;
+
+const MAX_DEDUP_SECONDS: u64 = 86_400;
+const MAX_DEDUP_ENTRIES: usize = 4096;
+const MAX_DEDUP_BYTES: usize = 256 * 1024 * 1024;
+
+/// `[delivery]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Delivery {
+    /// How long an answer is kept; 0: not at all.
+    pub dedup_seconds: u64,
+    /// Answers that are kept.
+    pub dedup_entries: usize,
+    /// Bytes of them.
+    pub dedup_bytes: usize,
+}
+
+impl Default for Delivery {
+    fn default() -> Self {
+        Self {
+            dedup_seconds: 600,
+            dedup_entries: 256,
+            dedup_bytes: 1024 * 1024,
+        }
+    }
+}
+
+impl Delivery {
+    /// How long an answer is kept.
+    pub fn dedup_time(&self) -> Duration {
+        Duration::from_secs(self.dedup_seconds)
+    }
+
+    pub(super) fn check(&self, found: &mut Problems) {
+        if self.dedup_seconds > MAX_DEDUP_SECONDS {
+            found.add(
+                "delivery.dedup-seconds",
+                format!(
+                    "is {}; give at most {MAX_DEDUP_SECONDS}",
+                    self.dedup_seconds
+                ),
+            );
+        }
+        found.range(
+            "delivery.dedup-entries",
+            self.dedup_entries,
+            0,
+            MAX_DEDUP_ENTRIES,
+        );
+        found.range("delivery.dedup-bytes", self.dedup_bytes, 0, MAX_DEDUP_BYTES);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn ranges() {
+        let config = Config {
+            delivery: Delivery {
+                dedup_seconds: MAX_DEDUP_SECONDS + 1,
+                dedup_entries: MAX_DEDUP_ENTRIES + 1,
+                dedup_bytes: MAX_DEDUP_BYTES + 1,
+            },
+            ..Config::for_model("m")
+        };
+        let keys: Vec<_> = config.problems().iter().map(|p| p.key).collect();
+        assert_eq!(
+            keys,
+            [
+                "delivery.dedup-seconds",
+                "delivery.dedup-entries",
+                "delivery.dedup-bytes"
+            ]
+        );
+    }
+}
