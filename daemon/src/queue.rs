@@ -18,6 +18,10 @@ pub struct Tag {
     pub priority: Priority,
     /// When it came.
     pub arrived: Instant,
+    /// Whether the broker sends it again. It had its place before, so its client's share
+    /// does not count: else an answer that was on its way when the node lost its power, and
+    /// is computed once more, would take the place of a request that waited.
+    pub again: bool,
 }
 
 /// How much may wait, and for how long at the same level.
@@ -69,13 +73,13 @@ impl<T> Backlog<T> {
         }
     }
 
-    /// Whether a request of this client could wait.
-    pub fn room(&self, client: u64) -> Result<(), Full> {
+    /// Whether a request of this client could wait; see [`Tag::again`].
+    pub fn room(&self, client: u64, again: bool) -> Result<(), Full> {
         if self.waiting.len() >= self.bounds.depth {
             return Err(Full::Depth);
         }
         let of_client = self.waiting.iter().filter(|(tag, _)| tag.client == client);
-        if of_client.count() >= self.bounds.per_client {
+        if !again && of_client.count() >= self.bounds.per_client {
             return Err(Full::Share);
         }
         Ok(())
@@ -83,7 +87,7 @@ impl<T> Backlog<T> {
 
     /// Lets a request wait; it comes back if it cannot.
     pub fn push(&mut self, tag: Tag, request: T) -> Result<(), (Full, T)> {
-        match self.room(tag.client) {
+        match self.room(tag.client, tag.again) {
             Ok(()) => {
                 self.waiting.push((tag, request));
                 Ok(())
@@ -169,6 +173,7 @@ mod tests {
             client,
             priority,
             arrived,
+            again: false,
         }
     }
 
@@ -205,6 +210,12 @@ mod tests {
         backlog.push(of(1), "a2").unwrap();
         assert_eq!(backlog.push(of(1), "a3"), Err((Full::Share, "a3")));
         assert_eq!(backlog.push(of(2), "b1"), Ok(()));
+        let again = Tag {
+            again: true,
+            ..of(1)
+        };
+        assert_eq!(backlog.push(again, "a0"), Ok(()));
+        assert_eq!(backlog.push(again, "a4"), Err((Full::Depth, "a4")));
     }
 
     #[test]

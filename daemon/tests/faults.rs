@@ -8,16 +8,20 @@ use std::time::Duration;
 use chaski_daemon::config::Config;
 use chaski_daemon::inference::{Completed, Description, Generator, Job, Loader};
 use chaski_daemon::refusal::Refusal;
-use chaski_daemon::wire::{ChatRequest, Message, ModelInfo, Reply, Topics};
+use chaski_daemon::wire::{CancelRequest, ChatRequest, Message, ModelInfo, Reply, Topics};
 use chaski_daemon::{DaemonError, run_with};
 use chaski_engine::{FinishReason, Generated, Timings};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Packet, Publish};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
+use serde::Serialize;
 use tokio::sync::oneshot;
 
 /// Far more pieces than any queue between the generator and the broker holds.
 const PIECES: usize = 3000;
+
+/// As `max_tokens` of a request: it goes on until it is told to end.
+const ENDLESS: usize = 7;
 
 struct Fake;
 
@@ -51,7 +55,11 @@ impl Generator for Fake {
         assert!(job.stream, "a fault in the generator");
         let mut text = String::new();
         let mut finish_reason = FinishReason::Stop;
-        for i in 0..PIECES {
+        let pieces = match job.max_tokens {
+            ENDLESS => usize::MAX,
+            _ => PIECES,
+        };
+        for i in 0..pieces {
             let piece = format!("{i} ");
             text += &piece;
             if emit(&piece).is_break() {
@@ -152,16 +160,24 @@ impl Client {
 
     async fn ask(&self, topics: &Topics, stream: bool) {
         let request = ChatRequest {
-            id: Some("q".into()),
-            messages: vec![Message::new("user", "hi")],
             stream: Some(stream),
-            ..ChatRequest::default()
+            ..question()
         };
-        let payload = serde_json::to_vec(&request).expect("JSON");
-        let sent = self
-            .client
-            .publish(topics.chat(), QoS::AtLeastOnce, false, payload);
+        self.send(topics.chat(), &request).await;
+    }
+
+    async fn send(&self, topic: String, request: &impl Serialize) {
+        let payload = serde_json::to_vec(request).expect("JSON");
+        let sent = self.client.publish(topic, QoS::AtLeastOnce, false, payload);
         sent.await.expect("room");
+    }
+}
+
+fn question() -> ChatRequest {
+    ChatRequest {
+        id: Some("q".into()),
+        messages: vec![Message::new("user", "hi")],
+        ..ChatRequest::default()
     }
 }
 
@@ -233,6 +249,36 @@ async fn a_generator_faster_than_the_broker_waits_and_nothing_is_lost() {
     stop.send(()).expect("the daemon listens");
     assert_eq!(client.next(&topics.status()).await.payload, "offline");
     assert!(daemon.await.expect("no panic").is_ok());
+}
+
+#[tokio::test]
+async fn a_cancel_is_heard_by_a_generator_that_has_no_room_for_its_text() {
+    let address = broker();
+    let config = config(address);
+    let topics = config.topics();
+    let mut client = Client::connect(address).await;
+    let daemon = tokio::spawn(run_with(config, fake(), std::future::pending()));
+    assert_eq!(client.next(&topics.status()).await.payload, "online");
+    let request = ChatRequest {
+        stream: Some(true),
+        max_tokens: Some(ENDLESS as u64),
+        ..question()
+    };
+    client.send(topics.chat(), &request).await;
+    client.next(&topics.reply("q")).await;
+    let cancel = CancelRequest { id: "q".into() };
+    client.send(topics.cancel(), &cancel).await;
+    loop {
+        let message = client.next(&topics.reply("q")).await;
+        let Reply::Chunk(chunk) = Reply::parse(&message.payload).expect("a reply") else {
+            panic!("not a chunk: {message:?}")
+        };
+        if let Some(reason) = &chunk.choices[0].finish_reason {
+            assert_eq!(reason, "cancelled");
+            break;
+        }
+    }
+    daemon.abort();
 }
 
 #[tokio::test]

@@ -180,7 +180,7 @@ impl Service {
             return Err(Refusal::for_now(ErrorCode::RateLimited, problem, wait));
         }
         self.backlog
-            .room(client)
+            .room(client, arrival.request.redelivered)
             .map_err(|full| self.busy(full, arrival.now))
     }
 
@@ -229,6 +229,7 @@ impl Service {
             client: sender.client,
             priority,
             arrived: now,
+            again: request.redelivered,
         };
         match self.backlog.push(tag, waiting) {
             Ok(()) => {
@@ -244,9 +245,9 @@ impl Service {
 
     fn busy(&self, full: Full, now: Instant) -> Refusal {
         let problem = match full {
-            Full::Depth => format!("{} requests are waiting", self.backlog.len()),
+            Full::Depth => format!("the queue of {} is full", self.backlog.len()),
             Full::Share => format!(
-                "{} requests of this client are waiting",
+                "this client has its share of the queue, {} requests",
                 self.limits.queue().per_client
             ),
         };

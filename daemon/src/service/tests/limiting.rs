@@ -31,7 +31,7 @@ fn busy_tells_how_long_it_will_take() {
         parsed(&busy),
         json!({"id": "d", "error": {
             "code": "busy", "type": "overloaded_error", "retry_after_seconds": 16.0,
-            "message": "1 requests are waiting: try again in about 16 s"
+            "message": "the queue of 1 is full: try again in about 16 s"
         }})
     );
     assert_eq!(property(&busy, "retry-after"), Some("16"));
@@ -73,7 +73,7 @@ fn one_client_leaves_room_for_others_and_they_take_turns() {
     let busy = message(node.request(&of("a", chat("a4", false))));
     let text = String::from_utf8_lossy(&busy.payload).into_owned();
     assert!(
-        text.contains("2 requests of this client are waiting"),
+        text.contains("its share of the queue, 2 requests"),
         "{text}"
     );
     node.accept(&of("b", chat("b1", false)));
