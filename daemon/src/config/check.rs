@@ -45,6 +45,7 @@ impl Config {
         self.check_model(&mut found);
         self.check_limits(&mut found);
         self.check_generation(&mut found);
+        self.stream.check(&mut found);
         found.0
     }
 
@@ -204,18 +205,19 @@ impl Config {
     }
 }
 
+/// Problems found so far.
 #[derive(Default)]
-struct Problems(Vec<Problem>);
+pub(super) struct Problems(Vec<Problem>);
 
 impl Problems {
-    fn add(&mut self, key: &'static str, message: impl ToString) {
+    pub(super) fn add(&mut self, key: &'static str, message: impl ToString) {
         self.0.push(Problem {
             key,
             message: message.to_string(),
         });
     }
 
-    fn range(&mut self, key: &'static str, value: usize, min: usize, max: usize) {
+    pub(super) fn range(&mut self, key: &'static str, value: usize, min: usize, max: usize) {
         if value < min {
             self.add(key, format!("is {value}; give at least {min}"));
         } else if value > max {

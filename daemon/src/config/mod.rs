@@ -6,6 +6,7 @@
 mod check;
 mod read;
 mod secret;
+mod stream;
 
 use std::path::PathBuf;
 
@@ -14,6 +15,7 @@ use serde::Deserialize;
 pub use check::Problem;
 pub use read::ConfigError;
 pub use secret::Secret;
+pub use stream::Stream;
 
 use crate::wire::Topics;
 
@@ -35,6 +37,9 @@ pub struct Config {
     /// Settings for requests that do not bring their own.
     #[serde(default)]
     pub generation: Generation,
+    /// How the text of a streamed answer is put into messages.
+    #[serde(default)]
+    pub stream: Stream,
 }
 
 /// `[node]`
@@ -224,6 +229,7 @@ impl Config {
             model: Model::new(folder),
             limits: Limits::default(),
             generation: Generation::default(),
+            stream: Stream::default(),
         }
     }
 

@@ -27,6 +27,7 @@ pub(super) struct Checked {
     pub(super) max_tokens: usize,
     pub(super) stop: Vec<String>,
     pub(super) stream: bool,
+    pub(super) include_text: bool,
 }
 
 /// A plain text prompt.
@@ -55,6 +56,7 @@ pub(super) fn ask(
             max_tokens: limits.max_tokens,
             stop: Vec::new(),
             stream: false,
+            include_text: false,
         })
     };
     match checked() {
@@ -175,6 +177,9 @@ fn check(chat: ChatRequest, limits: &Limits) -> Result<Checked, Refusal> {
         max_tokens,
         stop,
         stream: chat.stream.unwrap_or(false),
+        include_text: (chat.stream_options)
+            .and_then(|options| options.include_text)
+            .unwrap_or(false),
     })
 }
 

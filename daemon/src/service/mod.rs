@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tracing::{debug, info};
 
 use crate::config::{Config, Limits};
-use crate::inference::{Cancel, Finished, Job, SamplingOverrides};
+use crate::inference::{Cancel, Chunking, Finished, Job, SamplingOverrides};
 use crate::mqtt::{Message, Request};
 use crate::queue::Backlog;
 use crate::refusal::Refusal;
@@ -26,6 +26,7 @@ pub struct Service {
     topics: Topics,
     limits: Limits,
     sampling: SamplingOverrides,
+    chunking: Chunking,
     system_prompt: Option<String>,
     model: String,
     /// Tells the ids we make up from those of an earlier run.
@@ -60,6 +61,7 @@ impl Service {
             topics: config.topics(),
             limits: config.limits.clone(),
             sampling: SamplingOverrides::from(&config.generation),
+            chunking: Chunking::from(&config.stream),
             system_prompt: config.generation.system_prompt.clone(),
             model,
             started: unix_time(),
@@ -109,6 +111,8 @@ impl Service {
             max_tokens: prompt.max_tokens,
             stop: prompt.stop,
             stream: prompt.stream,
+            chunking: self.chunking,
+            include_text: prompt.include_text,
             cancel: Cancel::default(),
         };
         let waiting = Waiting {
@@ -138,7 +142,7 @@ impl Service {
         let waited = now.saturating_duration_since(arrived);
         self.running = Some(Running {
             key: job.key,
-            answer: Answer::new(&route, self.model.clone(), unix_time(), waited, job.stream),
+            answer: Answer::new(&route, self.model.clone(), unix_time(), waited, &job),
             cancel: job.cancel.clone(),
             route,
         });

@@ -7,7 +7,7 @@ use serde::Serialize;
 use tracing::error;
 
 use super::route::Route;
-use crate::inference::Completed;
+use crate::inference::{Completed, Job};
 use crate::refusal::Refusal;
 use crate::wire::{
     ChatChunk, ChatCompletion, Choice, ChunkChoice, Delta, ErrorReply, ReplyMessage, ReplyTimings,
@@ -33,6 +33,8 @@ enum Form {
     Chunks {
         /// Sequence number of the next one.
         next: u64,
+        /// Whether the last one brings the whole text.
+        include_text: bool,
     },
 }
 
@@ -42,13 +44,16 @@ impl Answer {
         model: String,
         created: u64,
         waited: Duration,
-        stream: bool,
+        job: &Job,
     ) -> Self {
         Self {
-            form: match (route.is_json(), stream) {
+            form: match (route.is_json(), job.stream) {
                 (false, _) => Form::Text,
                 (true, false) => Form::Json,
-                (true, true) => Form::Chunks { next: 0 },
+                (true, true) => Form::Chunks {
+                    next: 0,
+                    include_text: job.include_text,
+                },
             },
             id: route.id().unwrap_or_default().to_owned(),
             model,
@@ -77,17 +82,19 @@ impl Answer {
                 model: self.model,
                 choices: vec![Choice {
                     index: 0,
-                    message: ReplyMessage {
-                        role: ASSISTANT.to_owned(),
-                        content: generated.text.clone(),
-                    },
+                    message: message(&generated.text),
                     finish_reason,
                 }],
                 usage,
                 timings,
             }),
-            Form::Chunks { .. } => {
-                let last = self.chunk(None, Some(finish_reason));
+            Form::Chunks { include_text, .. } => {
+                let mut last = self.chunk(None, Some(finish_reason));
+                if include_text {
+                    for choice in &mut last.choices {
+                        choice.message = Some(message(&generated.text));
+                    }
+                }
                 json(&ChatChunk {
                     usage: Some(usage),
                     timings: Some(timings),
@@ -99,7 +106,7 @@ impl Answer {
 
     fn chunk(&mut self, content: Option<String>, finish_reason: Option<String>) -> ChatChunk {
         let mut sequence = 0;
-        if let Form::Chunks { next } = &mut self.form {
+        if let Form::Chunks { next, .. } = &mut self.form {
             sequence = *next;
             *next += 1;
         }
@@ -115,11 +122,19 @@ impl Answer {
                     role: (sequence == 0).then(|| ASSISTANT.to_owned()),
                     content,
                 },
+                message: None,
                 finish_reason,
             }],
             usage: None,
             timings: None,
         }
+    }
+}
+
+fn message(text: &str) -> ReplyMessage {
+    ReplyMessage {
+        role: ASSISTANT.to_owned(),
+        content: text.to_owned(),
     }
 }
 

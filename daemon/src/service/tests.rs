@@ -147,6 +147,10 @@ fn a_stream_is_numbered_and_ends_with_usage() {
     accept(&mut service, &chat("q1", true));
     let job = start(&mut service);
     assert!(job.stream);
+    assert_eq!(
+        job.chunking,
+        Chunking::from(&crate::config::Stream::default())
+    );
     let first = parsed(&service.on_piece(job.key, "he".into()).unwrap());
     let second = parsed(&service.on_piece(job.key, "llo".into()).unwrap());
     let last = parsed(&service.on_finished(finished(job.key, "hello")).unwrap());
@@ -161,10 +165,39 @@ fn a_stream_is_numbered_and_ends_with_usage() {
     assert_eq!(second["choices"][0]["delta"], json!({"content": "llo"}));
     assert_eq!(second["choices"][0]["finish_reason"], Value::Null);
     assert!(second.get("usage").is_none());
-    assert_eq!(last["choices"][0]["delta"], json!({}));
-    assert_eq!(last["choices"][0]["finish_reason"], "stop");
+    assert_eq!(
+        last["choices"][0],
+        json!({"index": 0, "delta": {}, "finish_reason": "stop"})
+    );
     assert_eq!(last["usage"]["completion_tokens"], 2);
     assert_eq!(last["timings"]["decode_tokens"], 3);
+}
+
+#[test]
+fn the_last_chunk_brings_the_whole_text_if_asked_to() {
+    let mut service = service(1);
+    let payload = json!({
+        "id": "q1", "messages": [{"role": "user", "content": "hi"}], "stream": true,
+        "stream_options": {"include_text": true}
+    });
+    let request = Request {
+        topic: "chaski/n/chat".into(),
+        payload: payload.to_string().into(),
+        ..Request::default()
+    };
+    accept(&mut service, &request);
+    let job = start(&mut service);
+    let first = parsed(&service.on_piece(job.key, "he".into()).unwrap());
+    assert!(first["choices"][0].get("message").is_none());
+    let last = parsed(&service.on_finished(finished(job.key, "hello")).unwrap());
+    assert_eq!(
+        last["choices"][0],
+        json!({
+            "index": 0, "delta": {}, "message": {"role": "assistant", "content": "hello"},
+            "finish_reason": "stop"
+        })
+    );
+    assert_eq!(last["usage"]["completion_tokens"], 2);
 }
 
 #[test]

@@ -15,7 +15,7 @@ pub use info::{Info, LimitsInfo, ModelInfo};
 pub use reply::{
     ChatChunk, ChatCompletion, Choice, ChunkChoice, Delta, Reply, ReplyMessage, ReplyTimings, Usage,
 };
-pub use request::{ChatRequest, Message, Stop};
+pub use request::{ChatRequest, Message, Stop, StreamOptions};
 pub use topics::{TopicError, Topics, check_id, check_node_name, check_response_topic};
 
 /// Payload of the status topic while the daemon answers.
@@ -60,7 +60,7 @@ mod tests {
             assert_eq!(written.unwrap(), expected);
             seen[kind] += 1;
         }
-        assert_eq!(seen, [1, 1, 2, 1]);
+        assert_eq!(seen, [1, 1, 3, 1]);
     }
 
     #[test]

@@ -78,12 +78,15 @@ impl ChatChunk {
 }
 
 /// The part of the answer in a [`ChatChunk`].
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
 pub struct ChunkChoice {
     /// Always 0.
     pub index: u32,
     /// What is new.
     pub delta: Delta,
+    /// The whole text, in the last chunk of a request that wants it there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<ReplyMessage>,
     /// `null` but in the last chunk.
     pub finish_reason: Option<String>,
 }
@@ -175,6 +178,7 @@ mod tests {
                     role: None,
                     content: Some("hé".into()),
                 },
+                message: None,
                 finish_reason: None,
             }],
             usage: None,
