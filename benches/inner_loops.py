@@ -7,11 +7,11 @@ loop that multiplies, of 4-bit weights without zero points: it has the fewest
 instructions. (A decode function computes prompts' last rows, too; its decode loop
 is the one that widens the scales of eight rows.) What llvm-mca does not know is
 memory: it takes every load for a hit in the first cache. Nor does it tell these cores
-apart: it has the model of a Cortex-A57 for all of them. From LLVM 16 on it knows their
-server siblings, neoverse-n1 (of the A76) and neoverse-v1 (of the A78 and X1):
+apart: it has the model of a Cortex-A57 for all of them. Newer ones know server cores
+that are like them: neoverse-n1, an A76, and neoverse-n2, with the A78's two vector pipes:
 
     benches/inner_loops.py --chaski PROGRAM --llvm-mca llvm-mca-19 \\
-        --cpu cortex-a72 --cpu neoverse-n1 --cpu neoverse-v1
+        --cpu cortex-a72 --cpu neoverse-n1 --cpu neoverse-n2
 
 Needs llvm-mca (Debian's llvm) and aarch64-linux-gnu-objdump.
 """

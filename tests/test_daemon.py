@@ -23,6 +23,8 @@ max-payload-bytes = 8000
 # More tokens than the context below has.
 LONG_TEXT = "one two three four five six seven eight nine ten " * 40
 MODEL = "context-length = 256"
+# A message for each token, however fast they come.
+EACH_TOKEN = "chunk-ms = 0"
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,10 @@ def node(broker, chaskid, smollm2_folder, tmp_path_factory):
     """One daemon for the tests that do not disturb it."""
     folder = tmp_path_factory.mktemp("chaskid")
     daemon = Chaskid(
-        chaskid, folder, smollm2_folder, broker.port, NODE, limits=LIMITS, model=MODEL
+        *(chaskid, folder, smollm2_folder, broker.port, NODE),
+        limits=LIMITS,
+        model=MODEL,
+        stream=EACH_TOKEN,
     ).start()
     with Client(broker.port) as client:
         client.subscribe(daemon.topic("status"))
@@ -71,6 +76,20 @@ def own_daemon(chaskid, smollm2_folder, tmp_path):
 
 def chat(text: str = QUESTION, **fields) -> dict:
     return {"messages": [{"role": "user", "content": text}], **fields}
+
+
+def stream_of(client: Client) -> list[dict]:
+    """The choices of a streamed answer, all messages of it."""
+    choices = []
+    while not choices or choices[-1]["finish_reason"] is None:
+        (choice,) = client.next_json()["choices"]
+        choices.append(choice)
+    return choices
+
+
+def joined(choices: list[dict]) -> str:
+    """The text of a streamed answer's pieces."""
+    return "".join(choice["delta"].get("content", "") for choice in choices)
 
 
 def subscriber(broker, topic: str, *options: str) -> subprocess.Popen:
@@ -177,6 +196,34 @@ def test_a_stream_is_the_same_answer_in_order(client, node):
     assert all("usage" not in chunk for chunk in chunks[:-1])
     assert chunks[-1]["usage"]["completion_tokens"] > 0
     assert chunks[-1]["timings"]["cached_tokens"] > 0, "the same prompt again"
+
+
+def test_a_stream_may_end_with_the_whole_text(client, node):
+    client.subscribe("me/inbox")
+    options = {"include_text": True}
+    client.publish(
+        node.topic("chat"), chat(max_tokens=12, stream=True, stream_options=options), "me/inbox"
+    )
+    choices = stream_of(client)
+    assert all("message" not in choice for choice in choices[:-1])
+    assert choices[-1]["message"] == {"role": "assistant", "content": joined(choices)}
+    assert "Lima" in joined(choices)
+
+
+def test_tokens_are_put_together(mosquitto, own_daemon):
+    broker = mosquitto()
+    # A few tokens never take so long: only the first piece and the rest are shorter.
+    daemon = own_daemon(broker.port, stream="chunk-ms = 5000\nchunk-bytes = 20")
+    with Client(broker.port) as client:
+        client.subscribe(daemon.topic("status"))
+        client.wait_for(daemon.topic("status"), "online")
+        client.subscribe("me/inbox")
+        story = chat("Tell me a long story about a dog.", max_tokens=30, stream=True)
+        client.publish(daemon.topic("chat"), story, "me/inbox")
+        first, *middle, _rest, end = stream_of(client)
+        assert all(len(piece["delta"]["content"].encode()) >= 20 for piece in middle)
+        assert first["delta"]["content"] and len(middle) >= 2
+        assert end["delta"] == {}
 
 
 def test_a_client_of_mqtt_3_1_1_uses_the_id(broker, node):
@@ -362,7 +409,7 @@ def test_a_broker_that_comes_back_finds_the_daemon(mosquitto, own_daemon, how):
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_answer_outlives_the_connection(mosquitto, own_daemon, stream):
     broker = mosquitto()
-    daemon = own_daemon(broker.port)
+    daemon = own_daemon(broker.port, stream=EACH_TOKEN)
     story = chat("Tell me a long story about a dog.", max_tokens=400, stream=stream)
     with Client(broker.port) as client:
         client.subscribe(daemon.topic("status"))

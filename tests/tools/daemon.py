@@ -21,6 +21,7 @@ class Chaskid:
             "broker": f'host = "127.0.0.1"\nport = {port}\nkeep-alive = 5',
             "model": f'folder = "{model_folder}"\nthreads = 1',
             "limits": "",
+            "stream": "",
             # Greedy: the same question has the same answer.
             "generation": "temperature = 0.0\nrepetition-penalty = 1.0",
         }

@@ -49,6 +49,8 @@ pub(super) enum Notice {
 
 /// The largest message taken or sent.
 const MAX_PACKET_BYTES: u32 = 4 * 1024 * 1024;
+/// Requests of ours to the connection: a question at a time, a subscription, a goodbye.
+const QUEUE: usize = 16;
 /// Messages that wait for the caller before the connection is left unread.
 const NOTICES: usize = 256;
 
@@ -73,12 +75,14 @@ impl Link {
         if let Some((username, password)) = &broker.credentials {
             options.set_credentials(username.clone(), password.clone());
         }
+        // Room for the question; the default takes a table of 65,536 of them.
+        options.set_outgoing_inflight_upper_limit(QUEUE as u16);
         // Requests are small and alone: without this each waits for the
         // acknowledgement of the one before.
         let mut network = NetworkOptions::new();
         network.set_tcp_nodelay(true);
         options.set_network_options(network);
-        let (mqtt, event_loop) = AsyncClient::new(options, 16);
+        let (mqtt, event_loop) = AsyncClient::new(options, QUEUE);
         let (sender, notices) = mpsc::channel(NOTICES);
         Self {
             client_id,

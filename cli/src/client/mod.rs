@@ -6,10 +6,12 @@
 mod error;
 mod link;
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use chaski_daemon::wire::{
-    CONTENT_TYPE_JSON, ChatRequest, Reply, STATUS_OFFLINE, STATUS_ONLINE, Topics, check_node_name,
+    CONTENT_TYPE_JSON, ChatChunk, ChatRequest, ChunkChoice, Reply, STATUS_OFFLINE, STATUS_ONLINE,
+    StreamOptions, Topics, check_node_name,
 };
 use rumqttc::v5::mqttbytes::v5::{Publish, PublishProperties, SubscribeReasonCode};
 use tokio::time::{Instant, timeout_at};
@@ -43,6 +45,8 @@ struct Pending {
     correlation: Vec<u8>,
     /// The number the next chunk must have.
     sequence: u64,
+    /// The answer so far, up to the first chunk that is missing.
+    text: String,
 }
 
 impl Client {
@@ -130,8 +134,18 @@ impl Client {
     }
 
     /// Sends a request; [`Client::reply`] gives what comes back.
+    ///
+    /// The end of a streamed answer is asked to bring its whole text, so that it can
+    /// be had when parts were lost.
     pub async fn send(&mut self, request: &ChatRequest) -> Result<(), ClientError> {
-        let payload = serde_json::to_vec(request).map_err(|error| ClientError::Garbled {
+        let stream_options = StreamOptions {
+            include_text: Some(true),
+        };
+        let request = ChatRequest {
+            stream_options: request.stream.unwrap_or(false).then_some(stream_options),
+            ..request.clone()
+        };
+        let payload = serde_json::to_vec(&request).map_err(|error| ClientError::Garbled {
             node: self.node.clone(),
             problem: error.to_string(),
         })?;
@@ -146,6 +160,7 @@ impl Client {
         self.pending = Some(Pending {
             correlation,
             sequence: 0,
+            text: String::new(),
         });
         self.link
             .publish(&self.topics.chat(), payload, properties)
@@ -238,18 +253,39 @@ impl Pending {
                 node: node.to_owned(),
                 error: error.error,
             }),
-            // At-least-once delivery may bring a chunk twice.
-            Reply::Chunk(chunk) if chunk.sequence < self.sequence => Ok(None),
-            Reply::Chunk(chunk) if chunk.sequence > self.sequence => Err(garbled(format!(
-                "part {} of the answer is missing",
-                self.sequence
-            ))),
-            Reply::Chunk(chunk) => {
-                self.sequence = self.sequence.saturating_add(1);
-                Ok(Some(Reply::Chunk(chunk)))
-            }
+            Reply::Chunk(chunk) => match self.take_chunk(chunk) {
+                Ok(chunk) => Ok(chunk.map(Reply::Chunk)),
+                Err(problem) => Err(garbled(problem)),
+            },
             Reply::Completion(completion) => Ok(Some(Reply::Completion(completion))),
         }
+    }
+
+    /// The chunk with the text that comes next, which may be none: behind a gap text is
+    /// held back until the end brings the whole.
+    fn take_chunk(&mut self, mut chunk: ChatChunk) -> Result<Option<ChatChunk>, String> {
+        let mut nothing = ChunkChoice::default();
+        let choice = chunk.choices.first_mut().unwrap_or(&mut nothing);
+        if let Some(whole) = &choice.message {
+            let rest = (whole.content.strip_prefix(self.text.as_str()))
+                .ok_or("the whole answer does not begin with its parts")?;
+            // Its number does not matter then: the node may have sent it anew.
+            choice.delta.content = Some(rest.to_owned()).filter(|rest| !rest.is_empty());
+            return Ok(Some(chunk));
+        }
+        match chunk.sequence.cmp(&self.sequence) {
+            // At-least-once delivery may bring a chunk twice.
+            Ordering::Less => return Ok(None),
+            Ordering::Equal => {
+                self.sequence = self.sequence.saturating_add(1);
+                self.text += choice.delta.content.as_deref().unwrap_or_default();
+            }
+            Ordering::Greater if choice.finish_reason.is_some() => {
+                return Err(format!("part {} of the answer is missing", self.sequence));
+            }
+            Ordering::Greater => choice.delta.content = None,
+        }
+        Ok(Some(chunk))
     }
 }
 
@@ -282,10 +318,30 @@ mod tests {
         })
     }
 
+    fn end(sequence: u64, whole: Option<&str>) -> Value {
+        let mut end = chunk(sequence);
+        let choice = &mut end["choices"][0];
+        choice["delta"] = json!({});
+        choice["finish_reason"] = "stop".into();
+        if let Some(whole) = whole {
+            choice["message"] = json!({"role": "assistant", "content": whole});
+        }
+        end
+    }
+
+    /// The text a caller gets of it.
+    fn text(pending: &mut Pending, payload: &Value) -> Option<String> {
+        match pending.take("pi", &message(&[1, 2], payload)) {
+            Ok(Some(Reply::Chunk(chunk))) => chunk.choices[0].delta.content.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn pending() -> Pending {
         Pending {
             correlation: vec![1, 2],
             sequence: 0,
+            text: String::new(),
         }
     }
 
@@ -302,13 +358,50 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_twice_is_taken_once_and_a_gap_is_an_error() {
+    fn a_chunk_twice_is_taken_once() {
         let mut pending = pending();
         let first = message(&[1, 2], &chunk(0));
         assert!(matches!(pending.take("pi", &first), Ok(Some(_))));
         assert!(matches!(pending.take("pi", &first), Ok(None)));
+        assert_eq!(text(&mut pending, &chunk(1)).as_deref(), Some("x"));
+        assert_eq!(text(&mut pending, &end(2, Some("xx"))), None);
+    }
+
+    #[test]
+    fn what_was_lost_comes_with_the_end() {
+        let mut pending = pending();
+        assert_eq!(text(&mut pending, &chunk(0)).as_deref(), Some("x"));
+        assert_eq!(text(&mut pending, &chunk(2)), None);
+        assert_eq!(text(&mut pending, &chunk(3)), None);
+        let rest = text(&mut pending, &end(4, Some("xyxx")));
+        assert_eq!(rest.as_deref(), Some("yxx"));
+    }
+
+    #[test]
+    fn an_answer_sent_anew_is_one_message_whatever_its_number() {
+        let mut pending = pending();
+        for sequence in 0..3 {
+            assert_eq!(text(&mut pending, &chunk(sequence)).as_deref(), Some("x"));
+        }
+        let rest = text(&mut pending, &end(0, Some("xxxyz")));
+        assert_eq!(rest.as_deref(), Some("yz"));
+    }
+
+    #[test]
+    fn another_text_than_its_parts_is_garbled() {
+        let mut pending = pending();
+        assert_eq!(text(&mut pending, &chunk(0)).as_deref(), Some("x"));
+        let result = pending.take("pi", &message(&[1, 2], &end(1, Some("y"))));
+        assert!(matches!(result, Err(ClientError::Garbled { .. })));
+    }
+
+    #[test]
+    fn a_gap_that_nothing_fills_is_an_error() {
+        let mut pending = pending();
+        assert_eq!(text(&mut pending, &chunk(0)).as_deref(), Some("x"));
+        assert_eq!(text(&mut pending, &chunk(2)), None);
         let error = pending
-            .take("pi", &message(&[1, 2], &chunk(2)))
+            .take("pi", &message(&[1, 2], &end(3, None)))
             .expect_err("part 1 is missing");
         assert!(
             error

@@ -42,6 +42,7 @@ impl Config {
         self.limits.check(&mut found);
         self.delivery.check(&mut found);
         self.check_generation(&mut found);
+        self.stream.check(&mut found);
         found.0
     }
 

@@ -8,6 +8,7 @@ mod delivery;
 mod limits;
 mod read;
 mod secret;
+mod stream;
 
 use std::path::PathBuf;
 
@@ -18,6 +19,7 @@ pub use delivery::Delivery;
 pub use limits::Limits;
 pub use read::ConfigError;
 pub use secret::Secret;
+pub use stream::Stream;
 
 use crate::wire::Topics;
 
@@ -42,6 +44,9 @@ pub struct Config {
     /// Settings for requests that do not bring their own.
     #[serde(default)]
     pub generation: Generation,
+    /// How the text of a streamed answer is put into messages.
+    #[serde(default)]
+    pub stream: Stream,
 }
 
 /// `[node]`
@@ -204,6 +209,7 @@ impl Config {
             limits: Limits::default(),
             delivery: Delivery::default(),
             generation: Generation::default(),
+            stream: Stream::default(),
         }
     }
 

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use chaski_engine::SamplingOptions;
 use serde_json::Value;
 
-use crate::config::Generation;
+use crate::config::{Generation, Stream};
 
 /// One request, checked and ready to compute.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,8 +24,30 @@ pub struct Job {
     pub stop: Vec<String>,
     /// Whether to send the text as it comes.
     pub stream: bool,
+    /// How to put it together then.
+    pub chunking: Chunking,
+    /// Whether the end of a streamed answer is to bring the whole text again.
+    pub include_text: bool,
     /// Ends the job early.
     pub cancel: Cancel,
+}
+
+/// When text of a streamed answer is sent: as soon as one of these is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunking {
+    /// Time since the text before it.
+    pub interval: Duration,
+    /// Bytes put together.
+    pub bytes: usize,
+}
+
+impl From<&Stream> for Chunking {
+    fn from(config: &Stream) -> Self {
+        Self {
+            interval: Duration::from_millis(config.chunk_ms),
+            bytes: config.chunk_bytes,
+        }
+    }
 }
 
 /// The text of a request.

@@ -1,5 +1,6 @@
 //! The inference thread: one job at a time, apart from the async side.
 
+mod chunks;
 mod engine;
 mod job;
 mod thread;
@@ -10,7 +11,7 @@ use std::ops::ControlFlow;
 use chaski_engine::Generated;
 
 pub use engine::load_engine;
-pub use job::{Cancel, Job, Prompt, SamplingOverrides};
+pub use job::{Cancel, Chunking, Job, Prompt, SamplingOverrides};
 pub use thread::{Event, Finished, Inference};
 
 use crate::refusal::Refusal;
@@ -24,7 +25,8 @@ pub trait Generator {
     fn description(&self) -> Description;
 
     /// Computes a job. `emit` takes the text as it comes, and an empty one now and
-    /// then during prefill; when it breaks, the generation ends as cancelled.
+    /// then during prefill; when it breaks, the generation ends as cancelled. All text
+    /// it was given, the last one too, is the answer.
     fn generate(
         &mut self,
         job: &Job,

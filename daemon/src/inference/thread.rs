@@ -3,7 +3,11 @@
 use std::io;
 use std::ops::ControlFlow;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
+use chaski_engine::{FinishReason, Generated, Timings};
+
+use super::chunks::Chunks;
 use super::{Completed, Description, Generator, Job, LoadError, Loader};
 use crate::channel::{Receiver, SendError, Sender, channel};
 use crate::refusal::Refusal;
@@ -128,22 +132,46 @@ fn compute(
     job: &Job,
     events: &Events,
 ) -> Result<Completed, Refusal> {
+    if job.cancel.is_set() {
+        return Ok(cancelled());
+    }
+    let send = |text| {
+        let key = job.key;
+        events.send_blocking(Event::Piece { key, text })
+    };
+    let mut chunks = Chunks::new(job.chunking);
     let mut emit = |text: &str| {
+        // First of all: what comes with a cancel is part of the answer.
+        if job.stream {
+            chunks.push(text);
+        }
         if job.cancel.is_set() {
             return ControlFlow::Break(());
         }
-        if job.stream && !text.is_empty() {
-            let piece = Event::Piece {
-                key: job.key,
-                text: text.to_owned(),
-            };
-            if events.send_blocking(piece).is_err() {
-                return ControlFlow::Break(());
-            }
+        match chunks.due(Instant::now()).map(send) {
+            Some(Err(_)) => ControlFlow::Break(()),
+            None | Some(Ok(())) => ControlFlow::Continue(()),
         }
-        ControlFlow::Continue(())
     };
-    generator.generate(job, &mut emit)
+    let result = generator.generate(job, &mut emit);
+    if let Some(text) = chunks.rest() {
+        // If nobody listens any more, the end of the job finds out.
+        let _ = send(text);
+    }
+    result
+}
+
+/// A job that was cancelled before anything was computed.
+fn cancelled() -> Completed {
+    Completed {
+        prompt_tokens: 0,
+        generated: Generated {
+            text: String::new(),
+            tokens: Vec::new(),
+            finish_reason: FinishReason::Cancelled,
+            timings: Timings::default(),
+        },
+    }
 }
 
 #[cfg(test)]

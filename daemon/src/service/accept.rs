@@ -29,6 +29,7 @@ pub(super) struct Checked {
     pub(super) max_tokens: usize,
     pub(super) stop: Vec<String>,
     pub(super) stream: bool,
+    pub(super) include_text: bool,
 }
 
 /// A plain text prompt.
@@ -58,6 +59,7 @@ pub(super) fn ask(
             max_tokens: limits.max_tokens,
             stop: Vec::new(),
             stream: false,
+            include_text: false,
         };
         Ok((priority, checked))
     };
@@ -212,6 +214,9 @@ fn check(chat: ChatRequest, limits: &Limits) -> Result<Checked, Refusal> {
         max_tokens,
         stop,
         stream: chat.stream.unwrap_or(false),
+        include_text: (chat.stream_options)
+            .and_then(|options| options.include_text)
+            .unwrap_or(false),
     })
 }
 

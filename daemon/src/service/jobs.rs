@@ -69,13 +69,12 @@ impl Service {
 
     fn answer_to(&self, waiting: &Waiting, now: Instant) -> Answer {
         let waited = now.saturating_duration_since(waiting.arrived);
-        let stream = waiting.job.stream;
         Answer::new(
             &waiting.route,
             self.model.clone(),
             unix_time(),
             waited,
-            stream,
+            &waiting.job,
         )
     }
 

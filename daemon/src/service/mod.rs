@@ -23,7 +23,7 @@ use tracing::{debug, info};
 pub use output::{Counts, Outcome, Output};
 
 use crate::config::{Config, Limits};
-use crate::inference::{Cancel, Job, SamplingOverrides};
+use crate::inference::{Cancel, Chunking, Job, SamplingOverrides};
 use crate::mqtt::Request;
 use crate::queue::{Backlog, Full, Tag};
 use crate::refusal::Refusal;
@@ -44,6 +44,7 @@ pub struct Service {
     topics: Topics,
     limits: Limits,
     sampling: SamplingOverrides,
+    chunking: Chunking,
     system_prompt: Option<String>,
     model: String,
     /// Tells the ids we make up from those of an earlier run.
@@ -76,6 +77,7 @@ impl Service {
         Self {
             topics: config.topics(),
             sampling: SamplingOverrides::from(&config.generation),
+            chunking: Chunking::from(&config.stream),
             system_prompt: config.generation.system_prompt.clone(),
             model,
             started: unix_time(),
@@ -215,6 +217,8 @@ impl Service {
                 max_tokens: prompt.max_tokens,
                 stop: prompt.stop,
                 stream: prompt.stream,
+                chunking: self.chunking,
+                include_text: prompt.include_text,
                 cancel: Cancel::default(),
             },
             route,

@@ -7,7 +7,7 @@ use serde::Serialize;
 use tracing::error;
 
 use super::route::Route;
-use crate::inference::Completed;
+use crate::inference::{Completed, Job};
 use crate::refusal::Refusal;
 use crate::wire::{
     ChatChunk, ChatCompletion, Choice, ChunkChoice, Delta, ErrorReply, ReplyMessage, ReplyTimings,
@@ -33,6 +33,8 @@ enum Form {
     Chunks {
         /// Sequence number of the next one.
         next: u64,
+        /// Whether the last one brings the whole text.
+        include_text: bool,
     },
 }
 
@@ -42,13 +44,16 @@ impl Answer {
         model: String,
         created: u64,
         waited: Duration,
-        stream: bool,
+        job: &Job,
     ) -> Self {
         Self {
-            form: match (route.is_json(), stream) {
+            form: match (route.is_json(), job.stream) {
                 (false, _) => Form::Text,
                 (true, false) => Form::Json,
-                (true, true) => Form::Chunks { next: 0 },
+                (true, true) => Form::Chunks {
+                    next: 0,
+                    include_text: job.include_text,
+                },
             },
             id: route.id().unwrap_or_default().to_owned(),
             model,
@@ -63,27 +68,34 @@ impl Answer {
     }
 
     /// The last chunk of a streamed answer with the whole text, for one who asks again.
-    /// Nobody keeps the other chunks. An answer in one message needs no such thing.
+    /// Nobody keeps the other chunks. An answer that is whole anyway needs no such thing.
     pub(super) fn replay(&self, completed: &Completed) -> Option<Vec<u8>> {
-        let Form::Chunks { next } = self.form else {
+        let Form::Chunks {
+            next,
+            include_text: false,
+        } = self.form
+        else {
             return None;
         };
-        let mut whole = Self {
-            form: Form::Chunks { next },
+        let form = Form::Chunks {
+            next,
+            include_text: true,
+        };
+        let whole = Self {
+            form,
             id: self.id.clone(),
             model: self.model.clone(),
             ..*self
         };
-        let mut last = whole.last_chunk(completed);
-        for choice in &mut last.choices {
-            choice.message = Some(message(&completed.generated.text));
-        }
-        Some(json(&last))
+        Some(whole.finish(completed))
     }
 
     /// The whole answer, or the last chunk of it.
     pub(super) fn finish(mut self, completed: &Completed) -> Vec<u8> {
         let generated = &completed.generated;
+        let finish_reason = finish_reason(generated.finish_reason).to_owned();
+        let usage = usage(completed);
+        let timings = timings(&generated.timings, self.waited);
         match self.form {
             Form::Text => generated.text.clone().into_bytes(),
             Form::Json => json(&ChatCompletion {
@@ -94,28 +106,30 @@ impl Answer {
                 choices: vec![Choice {
                     index: 0,
                     message: message(&generated.text),
-                    finish_reason: finish_reason(generated.finish_reason).to_owned(),
+                    finish_reason,
                 }],
-                usage: usage(completed),
-                timings: timings(&generated.timings, self.waited),
+                usage,
+                timings,
             }),
-            Form::Chunks { .. } => json(&self.last_chunk(completed)),
-        }
-    }
-
-    fn last_chunk(&mut self, completed: &Completed) -> ChatChunk {
-        let generated = &completed.generated;
-        let reason = finish_reason(generated.finish_reason).to_owned();
-        ChatChunk {
-            usage: Some(usage(completed)),
-            timings: Some(timings(&generated.timings, self.waited)),
-            ..self.chunk(None, Some(reason))
+            Form::Chunks { include_text, .. } => {
+                let mut last = self.chunk(None, Some(finish_reason));
+                if include_text {
+                    for choice in &mut last.choices {
+                        choice.message = Some(message(&generated.text));
+                    }
+                }
+                json(&ChatChunk {
+                    usage: Some(usage),
+                    timings: Some(timings),
+                    ..last
+                })
+            }
         }
     }
 
     fn chunk(&mut self, content: Option<String>, finish_reason: Option<String>) -> ChatChunk {
         let mut sequence = 0;
-        if let Form::Chunks { next } = &mut self.form {
+        if let Form::Chunks { next, .. } = &mut self.form {
             sequence = *next;
             *next += 1;
         }
@@ -140,6 +154,13 @@ impl Answer {
     }
 }
 
+fn message(text: &str) -> ReplyMessage {
+    ReplyMessage {
+        role: ASSISTANT.to_owned(),
+        content: text.to_owned(),
+    }
+}
+
 /// An error in the form of its route.
 pub(super) fn error(route: &Route, refusal: &Refusal) -> Vec<u8> {
     if route.is_json() {
@@ -151,13 +172,6 @@ pub(super) fn error(route: &Route, refusal: &Refusal) -> Vec<u8> {
         json(&reply)
     } else {
         format!("error: {}", refusal.message).into_bytes()
-    }
-}
-
-fn message(text: &str) -> ReplyMessage {
-    ReplyMessage {
-        role: ASSISTANT.to_owned(),
-        content: text.to_owned(),
     }
 }
 

@@ -101,6 +101,8 @@ fn a_stream_is_numbered_and_ends_with_usage() {
     node.accept(&chat("q1", true));
     let job = node.start();
     assert!(job.stream);
+    let default = crate::config::Stream::default();
+    assert_eq!(job.chunking, Chunking::from(&default));
     let first = parsed(&message(node.piece(job.key, "he")));
     let second = parsed(&message(node.piece(job.key, "llo")));
     let last = parsed(&node.finish(job.key, "hello"));
@@ -115,10 +117,39 @@ fn a_stream_is_numbered_and_ends_with_usage() {
     assert_eq!(second["choices"][0]["delta"], json!({"content": "llo"}));
     assert_eq!(second["choices"][0]["finish_reason"], Value::Null);
     assert!(second.get("usage").is_none());
-    assert_eq!(last["choices"][0]["delta"], json!({}));
-    assert_eq!(last["choices"][0]["finish_reason"], "stop");
+    assert_eq!(
+        last["choices"][0],
+        json!({"index": 0, "delta": {}, "finish_reason": "stop"})
+    );
     assert_eq!(last["usage"]["completion_tokens"], 2);
     assert_eq!(last["timings"]["decode_tokens"], 3);
+}
+
+#[test]
+fn the_last_chunk_brings_the_whole_text_if_asked_to() {
+    let mut node = node(1);
+    let payload = json!({
+        "id": "q1", "messages": [{"role": "user", "content": "hi"}], "stream": true,
+        "stream_options": {"include_text": true}
+    });
+    let request = Request {
+        topic: "chaski/n/chat".into(),
+        payload: payload.to_string().into(),
+        ..Request::default()
+    };
+    node.accept(&request);
+    let key = node.start().key;
+    let first = parsed(&message(node.piece(key, "he")));
+    assert!(first["choices"][0].get("message").is_none());
+    let last = node.finish(key, "hello");
+    assert_eq!(
+        parsed(&last)["choices"][0],
+        json!({
+            "index": 0, "delta": {}, "message": {"role": "assistant", "content": "hello"},
+            "finish_reason": "stop"
+        })
+    );
+    assert_eq!(parsed(&last)["usage"]["completion_tokens"], 2);
 }
 
 #[test]

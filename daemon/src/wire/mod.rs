@@ -17,7 +17,7 @@ pub use info::{Info, LimitsInfo, ModelInfo};
 pub use reply::{
     ChatChunk, ChatCompletion, Choice, ChunkChoice, Delta, Reply, ReplyMessage, ReplyTimings, Usage,
 };
-pub use request::{ChatRequest, Message, Priority, Stop};
+pub use request::{ChatRequest, Message, Priority, Stop, StreamOptions};
 pub use topics::{TopicError, Topics, check_id, check_node_name, check_response_topic};
 
 /// Payload of the status topic while the daemon answers.

@@ -84,7 +84,7 @@ pub struct ChunkChoice {
     pub index: u32,
     /// What is new.
     pub delta: Delta,
-    /// The whole text, in the last chunk where it is sent again.
+    /// The whole text, in the last chunk of a request that wants it there or came again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<ReplyMessage>,
     /// `null` but in the last chunk.

@@ -51,6 +51,9 @@ pub struct ChatRequest {
     /// One message per piece of the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream: Option<bool>,
+    /// What a streamed answer brings besides its pieces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream_options: Option<StreamOptions>,
     /// Handed to the chat template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tools: Option<Vec<Value>>,
@@ -78,6 +81,14 @@ pub struct ChatRequest {
     /// Not supported: use `tools`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub functions: Option<Value>,
+}
+
+/// `stream_options`
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct StreamOptions {
+    /// The last message brings the whole text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub include_text: Option<bool>,
 }
 
 /// How urgent a request is, the least first.

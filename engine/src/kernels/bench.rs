@@ -245,7 +245,8 @@ impl Attention {
         positions: usize,
     ) -> Self {
         let mut random = Random(3);
-        let mut cache = KvCache::new(Backend::detect(), format, heads, head_dim, positions);
+        let mut cache = KvCache::new(Backend::detect(), format, heads, head_dim, positions)
+            .expect("memory for a layer's KV cache");
         let numbers = random.units(head_dim * 129);
         for position in 0..positions {
             for head in 0..heads {

@@ -4,10 +4,15 @@
 //! holds an element of several positions and no product has to be summed across
 //! lanes; values lie `[position][head_dim]`, each head by itself.
 
+use std::io;
+
+use bytemuck::Pod;
+
 use super::backend::Backend;
 use super::f16;
 #[cfg(test)]
 use super::f16::finite_f16;
+use super::pages::Pages;
 use super::vector::Vector;
 
 /// Positions in a tile of keys: a multiple of every vector's lanes.
@@ -38,7 +43,7 @@ impl KvFormat {
 }
 
 /// An element of a cache.
-pub(crate) trait Element: Copy + Default {
+pub(crate) trait Element: Pod + Default {
     /// Stands for a number only with the scale of its position.
     const SCALED: bool;
 
@@ -136,30 +141,31 @@ pub(crate) enum View<'a> {
 
 /// Keys and values of all heads, one behind the other.
 #[derive(Clone)]
-struct Store<E> {
-    keys: Vec<E>,
-    values: Vec<E>,
-    key_scales: Vec<f32>,
-    value_scales: Vec<f32>,
+struct Store<E: Element> {
+    keys: Pages<E>,
+    values: Pages<E>,
+    key_scales: Pages<f32>,
+    value_scales: Pages<f32>,
 }
 
 impl<E: Element> Store<E> {
-    fn new(heads: usize, head_dim: usize, positions: usize) -> Self {
-        // Zeroed pages come from the kernel when they are first touched: a short
-        // conversation does not pay for the whole context.
+    fn new(heads: usize, head_dim: usize, positions: usize) -> io::Result<Self> {
+        // There when they are first touched: a short conversation does not pay for
+        // the whole context.
+        let elements = heads * positions * head_dim;
         let scales = if E::SCALED { heads * positions } else { 0 };
-        Self {
-            keys: vec![E::default(); heads * positions * head_dim],
-            values: vec![E::default(); heads * positions * head_dim],
-            key_scales: vec![0.0; scales],
-            value_scales: vec![0.0; scales],
-        }
+        Ok(Self {
+            keys: Pages::zeroed(elements)?,
+            values: Pages::zeroed(elements)?,
+            key_scales: Pages::zeroed(scales)?,
+            value_scales: Pages::zeroed(scales)?,
+        })
     }
 
     fn view(&self, head: usize, head_dim: usize, positions: usize) -> HeadView<'_, E> {
         let size = positions * head_dim;
         let scales = |v| -> &[f32] {
-            let v: &Vec<f32> = v;
+            let v: &Pages<f32> = v;
             if E::SCALED {
                 &v[head * positions..][..positions]
             } else {
@@ -232,26 +238,26 @@ pub(crate) struct KvCache {
 }
 
 impl KvCache {
-    /// An empty cache for `context` positions.
+    /// An empty cache for `context` positions, if the system has room for it.
     pub(crate) fn new(
         backend: Backend,
         format: KvFormat,
         heads: usize,
         head_dim: usize,
         context: usize,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let positions = context.next_multiple_of(TILE);
-        Self {
+        Ok(Self {
             backend,
             stores: match format {
-                KvFormat::F32 => Stores::F32(Store::new(heads, head_dim, positions)),
-                KvFormat::F16 => Stores::F16(Store::new(heads, head_dim, positions)),
-                KvFormat::Int8 => Stores::Int8(Store::new(heads, head_dim, positions)),
+                KvFormat::F32 => Stores::F32(Store::new(heads, head_dim, positions)?),
+                KvFormat::F16 => Stores::F16(Store::new(heads, head_dim, positions)?),
+                KvFormat::Int8 => Stores::Int8(Store::new(heads, head_dim, positions)?),
             },
             head_dim,
             positions,
             len: 0,
-        }
+        })
     }
 
     /// Positions filled.
@@ -330,7 +336,7 @@ mod tests {
             (KvFormat::Int8, 4.1e-3),
         ];
         for (format, bound) in bounds {
-            let mut cache = KvCache::new(Backend::detect(), format, 2, 6, 20);
+            let mut cache = KvCache::new(Backend::detect(), format, 2, 6, 20).unwrap();
             let x = |p: usize, h: usize, d: usize| ((p * 7 + h * 3 + d) as f32).sin();
             for p in 0..20 {
                 for h in 0..2 {
@@ -360,7 +366,7 @@ mod tests {
 
     #[test]
     fn a_position_written_again_holds_nothing_of_before() {
-        let mut cache = KvCache::new(Backend::detect(), KvFormat::Int8, 1, 4, 4);
+        let mut cache = KvCache::new(Backend::detect(), KvFormat::Int8, 1, 4, 4).unwrap();
         cache.write(0, 0, &[1e6; 4], &[1e6; 4]);
         cache.grow(1);
         cache.truncate(0);

@@ -17,6 +17,7 @@ mod int8;
 pub(crate) mod kv_cache;
 pub(crate) mod linear;
 pub(crate) mod norm;
+mod pages;
 pub(crate) mod silu;
 mod vector;
 

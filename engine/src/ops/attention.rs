@@ -125,8 +125,7 @@ impl EvalOp for Attention {
     fn state(&self, _: &EvalContext) -> TractResult<Option<Box<dyn OpState>>> {
         let runtime = self.runtime.get()?;
         let (heads, context) = (self.kv_heads, runtime.context_length);
-        // What decode needs at most, so that it never grows; zeroed pages come from
-        // the kernel when they are first touched.
+        // What decode needs at most, so that it never grows.
         let queries = SPLIT_POSITIONS * self.heads;
         Ok(Some(Box::new(AttentionState {
             cache: KvCache::new(
@@ -135,7 +134,8 @@ impl EvalOp for Attention {
                 heads,
                 self.head_dim,
                 context,
-            ),
+            )
+            .with_context(|| format!("no memory for a KV cache of {context} tokens"))?,
             queries: vec![0.0; queries * self.head_dim],
             partials: vec![0.0; queries * context.div_ceil(SPAN) * partial_len(self.head_dim)],
         })))

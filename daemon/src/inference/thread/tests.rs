@@ -1,15 +1,29 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use chaski_engine::{FinishReason, Generated, Timings};
 
 use super::*;
-use crate::inference::{Cancel, Prompt, SamplingOverrides};
+use crate::inference::{Cancel, Chunking, Prompt, SamplingOverrides};
 use crate::wire::ModelInfo;
+
+/// Each piece by itself.
+const PIECES: Chunking = Chunking {
+    interval: Duration::ZERO,
+    bytes: 1,
+};
+/// Nothing is due before the end but the first piece.
+const ALL: Chunking = Chunking {
+    interval: Duration::MAX,
+    bytes: usize::MAX,
+};
 
 /// Says `word` again and again until it has said `max_tokens`, or panics on "panic".
 struct Parrot {
     emitted: Arc<AtomicUsize>,
+    /// Time it takes for each.
+    pause: Duration,
 }
 
 impl Generator for Parrot {
@@ -46,12 +60,13 @@ impl Generator for Parrot {
         let mut said = String::new();
         let mut finish_reason = FinishReason::Length;
         for _ in 0..job.max_tokens {
+            std::thread::sleep(self.pause);
+            said += text;
             if emit(text).is_break() {
                 finish_reason = FinishReason::Cancelled;
                 break;
             }
             self.emitted.fetch_add(1, Ordering::Relaxed);
-            said += text;
         }
         Ok(Completed {
             prompt_tokens: 1,
@@ -76,14 +91,21 @@ fn job(key: u64, text: &str, max_tokens: usize, stream: bool) -> Job {
         max_tokens,
         stop: vec![],
         stream,
+        chunking: PIECES,
+        include_text: false,
         cancel: Cancel::default(),
     }
 }
 
 fn start() -> (Inference, Arc<AtomicUsize>) {
+    start_with(Duration::ZERO)
+}
+
+fn start_with(pause: Duration) -> (Inference, Arc<AtomicUsize>) {
     let emitted = Arc::new(AtomicUsize::new(0));
     let parrot = Parrot {
         emitted: Arc::clone(&emitted),
+        pause,
     };
     let inference = Inference::start(Box::new(move || Ok(Box::new(parrot)))).unwrap();
     assert!(matches!(next(&inference), Some(Event::Ready(d)) if d.model.name == "parrot"));
@@ -139,6 +161,85 @@ fn generation_waits_for_those_who_take_the_pieces() {
     assert!(emitted.load(Ordering::Relaxed) <= 10 + EVENT_CAPACITY);
 }
 
+/// All text that comes before the end, and the end.
+fn streamed(inference: &Inference) -> (Vec<String>, Finished) {
+    let mut texts = Vec::new();
+    loop {
+        match next(inference) {
+            Some(Event::Piece { text, .. }) => texts.push(text),
+            Some(Event::Finished(finished)) => return (texts, *finished),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_fast_generator_fills_its_chunks() {
+    let (inference, _) = start();
+    let chunking = Chunking { bytes: 6, ..ALL };
+    let fast = Job {
+        chunking,
+        ..job(1, "la", 9, true)
+    };
+    inference.submit(fast).unwrap();
+    let (texts, finished) = streamed(&inference);
+    assert_eq!(texts, ["la", "lalala", "lalala", "lala"]);
+    assert_eq!(finished.result.unwrap().generated.text, texts.concat());
+}
+
+#[test]
+fn a_slow_generator_has_each_piece_sent() {
+    // Sleeping never takes less than the time asked for.
+    let interval = Duration::from_millis(1);
+    let (inference, _) = start_with(interval);
+    let chunking = Chunking { interval, ..ALL };
+    let slow = Job {
+        chunking,
+        ..job(1, "la", 4, true)
+    };
+    inference.submit(slow).unwrap();
+    assert_eq!(streamed(&inference).0, ["la"; 4]);
+}
+
+#[test]
+fn the_chunks_of_a_cancelled_job_are_all_of_its_text() {
+    let (inference, emitted) = start();
+    let chunking = Chunking { bytes: 1000, ..ALL };
+    let long = Job {
+        chunking,
+        ..job(1, "la", usize::MAX, true)
+    };
+    let cancel = long.cancel.clone();
+    inference.submit(long).unwrap();
+    let Some(Event::Piece { text, .. }) = next(&inference) else {
+        panic!("no piece")
+    };
+    cancel.set();
+    let (texts, finished) = streamed(&inference);
+    let generated = finished.result.unwrap().generated;
+    assert_eq!(generated.finish_reason, FinishReason::Cancelled);
+    assert_eq!(generated.text, text + &texts.concat());
+    // The token at which it was seen is the only one after the cancel.
+    assert_eq!(
+        generated.text.len() / 2,
+        emitted.load(Ordering::Relaxed) + 1
+    );
+}
+
+#[test]
+fn a_job_cancelled_before_it_began_computes_nothing() {
+    let (inference, emitted) = start();
+    let cancelled = job(1, "panic", 3, true);
+    cancelled.cancel.set();
+    inference.submit(cancelled).unwrap();
+    let (texts, finished) = streamed(&inference);
+    let completed = finished.result.unwrap();
+    assert!(texts.is_empty() && completed.generated.text.is_empty());
+    assert_eq!(completed.generated.finish_reason, FinishReason::Cancelled);
+    assert_eq!(completed.prompt_tokens, 0);
+    assert_eq!(emitted.load(Ordering::Relaxed), 0);
+}
+
 #[test]
 fn a_cancelled_job_ends_and_the_next_one_runs() {
     let (inference, _) = start();
@@ -182,6 +283,7 @@ fn dropping_the_handle_ends_the_thread_even_in_the_middle() {
     let (done, ended) = mpsc::channel::<()>();
     let parrot = Parrot {
         emitted: Arc::default(),
+        pause: Duration::ZERO,
     };
     let loader: Loader = Box::new(move || {
         // Dropped with the thread's generator.

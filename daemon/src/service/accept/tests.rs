@@ -50,6 +50,7 @@ fn a_full_request() {
         ],
         "max_tokens": 7, "temperature": 0.5, "top_p": 0.25, "top_k": 3, "min_p": 0.125,
         "repetition_penalty": 1.5, "seed": -1, "stop": ["x", "y"], "stream": true,
+        "stream_options": {"include_text": true, "include_usage": true},
         "tools": [{"type": "function"}], "n": 1, "logprobs": false, "presence_penalty": 0
     }))
     .unwrap();
@@ -74,6 +75,7 @@ fn a_full_request() {
             max_tokens: 7,
             stop: vec!["x".into(), "y".into()],
             stream: true,
+            include_text: true,
         }
     );
 }
@@ -81,14 +83,15 @@ fn a_full_request() {
 #[test]
 fn defaults_and_nulls() {
     let nulls = with(json!({
-        "max_tokens": null, "temperature": null, "stop": null, "stream": null, "tools": null,
+        "max_tokens": null, "temperature": null, "stop": null, "stream": null,
+        "stream_options": null, "tools": null,
         "logprobs": null, "response_format": null, "functions": null, "seed": null
     }));
     for value in [with(json!({})), nulls] {
         let checked = chat_of(&value).unwrap();
         assert_eq!(checked.max_tokens, 100);
         assert_eq!(checked.sampling, SamplingOverrides::default());
-        assert!(!checked.stream && checked.stop.is_empty());
+        assert!(!checked.stream && !checked.include_text && checked.stop.is_empty());
         assert!(matches!(checked.prompt, Prompt::Chat { tools: None, .. }));
     }
 }

@@ -315,7 +315,7 @@ mod tests {
     /// A cache of one head, filled, and what it stands for.
     fn filled(format: KvFormat, n: usize, positions: usize) -> (KvCache, Vec<f32>, Vec<f32>) {
         let mut rng = Lcg((n * positions) as u64);
-        let mut cache = KvCache::new(Backend::detect(), format, 1, n, positions + 5);
+        let mut cache = KvCache::new(Backend::detect(), format, 1, n, positions + 5).unwrap();
         for _ in 0..positions {
             let (k, v) = (rng.units(n), rng.units(n));
             cache.write(0, cache.len(), &k, &v);
