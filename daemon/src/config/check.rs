@@ -2,9 +2,8 @@
 //!
 //! Nothing here touches a disk or a network.
 
-use std::fmt;
-
 use chaski_engine::GenerateOptions;
+use thiserror::Error;
 
 use super::Config;
 use crate::queue::BACKLOG_CAPACITY;
@@ -23,18 +22,13 @@ const MAX_PREFILL_CHUNK: usize = 65_536;
 const MAX_MESSAGES: usize = 65_536;
 
 /// One thing wrong with a configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{key}: {message}")]
 pub struct Problem {
     /// The key, with its section.
     pub key: &'static str,
     /// What is wrong and what would be right.
     pub message: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.key, self.message)
-    }
 }
 
 impl Config {
@@ -63,8 +57,11 @@ impl Config {
                 "give a name or an address alone, without scheme or path",
             );
         }
-        if broker.port == 0 {
-            found.add("broker.port", "is 0; brokers usually listen on 1883");
+        if broker.port == Some(0) {
+            found.add(
+                "broker.port",
+                "is 0; brokers usually listen on 1883, with TLS on 8883",
+            );
         }
         if broker.keep_alive < MIN_KEEP_ALIVE {
             found.add(
@@ -72,23 +69,8 @@ impl Config {
                 format!("is {} s; give at least {MIN_KEEP_ALIVE}", broker.keep_alive),
             );
         }
-        if broker.tls {
-            found.add(
-                "broker.tls",
-                "TLS is not supported yet; remove the key or set it to false",
-            );
-        }
-        if broker.password.is_some() && broker.password_file.is_some() {
-            found.add(
-                "broker.password-file",
-                "give either password or password-file, not both",
-            );
-        }
-        if broker.username.is_none()
-            && (broker.password.is_some() || broker.password_file.is_some())
-        {
-            found.add("broker.username", "is missing, but there is a password");
-        }
+        broker.check_credentials(found);
+        broker.check_tls(found);
         let id_bad = |id: &String| {
             id.is_empty() || id.len() > MAX_CLIENT_ID_BYTES || id.contains(char::is_control)
         };
@@ -242,7 +224,6 @@ impl Problems {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Secret;
 
     fn keys(config: &Config) -> Vec<&'static str> {
         config.problems().iter().map(|p| p.key).collect()
@@ -258,9 +239,9 @@ mod tests {
         let mut config = Config::for_model("");
         config.node.name = "a/b".into();
         config.broker.host = "mqtt://pi".into();
-        config.broker.port = 0;
+        config.broker.port = Some(0);
         config.broker.keep_alive = 4;
-        config.broker.tls = true;
+        config.broker.client_key_file = Some("key".into());
         config.model.threads = Some(0);
         config.model.cores = Some(vec![0, MAX_CORES]);
         config.model.backend = Some(String::new());
@@ -274,7 +255,8 @@ mod tests {
                 "broker.host",
                 "broker.port",
                 "broker.keep-alive",
-                "broker.tls",
+                "broker.client-key-file",
+                "broker.client-cert-file",
                 "model.folder",
                 "model.threads",
                 "model.cores",
@@ -303,17 +285,6 @@ mod tests {
             config.problems()[0].to_string(),
             "broker.keep-alive: is 1 s; give at least 5"
         );
-    }
-
-    #[test]
-    fn passwords_need_a_user_and_one_source() {
-        let mut config = Config::for_model("m");
-        config.broker.password = Some(Secret::new("x"));
-        assert_eq!(keys(&config), ["broker.username"]);
-        config.broker.username = Some("u".into());
-        assert_eq!(keys(&config), [""; 0]);
-        config.broker.password_file = Some("f".into());
-        assert_eq!(keys(&config), ["broker.password-file"]);
     }
 
     #[test]
