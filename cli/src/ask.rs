@@ -174,7 +174,7 @@ mod tests {
         let config = chaski_daemon::config::Config::for_model("m");
         assert_eq!(args.node, config.node.name);
         assert_eq!(args.host, config.broker.host);
-        assert_eq!(args.port, config.broker.port);
+        assert_eq!(args.port, config.broker.port());
         assert!(!args.stream);
     }
 

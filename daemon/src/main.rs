@@ -9,9 +9,10 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use chaski_daemon::config::Config;
+use chaski_daemon::mqtt::Tls;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
 /// Answers questions over MQTT with a Llama model on this machine.
@@ -53,12 +54,16 @@ fn main() -> ExitCode {
 
 fn validate(file: &Path) -> anyhow::Result<()> {
     let config = Config::read(file)?;
-    let missing = config.missing_files();
-    if missing.is_empty() {
+    for exposed in config.broker.exposed_files() {
+        eprintln!("{}: warning: {exposed}", file.display());
+    }
+    let mut problems = config.missing_files();
+    problems.extend(Tls::load(&config.broker).err());
+    if problems.is_empty() {
         println!("{}: valid", file.display());
         return Ok(());
     }
-    let list: String = missing
+    let list: String = problems
         .iter()
         .map(|problem| format!("\n  {problem}"))
         .collect();
@@ -69,6 +74,9 @@ fn validate(file: &Path) -> anyhow::Result<()> {
 fn serve(file: &Path) -> anyhow::Result<ExitCode> {
     let config = Config::read(file)?;
     start_log();
+    for exposed in config.broker.exposed_files() {
+        warn!("{exposed}");
+    }
     // All that computes has a thread of its own; the rest waits.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

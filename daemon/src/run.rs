@@ -10,9 +10,9 @@ use tokio::time::{sleep_until, timeout};
 use tracing::{info, warn};
 
 use crate::channel::SendError;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, Problem};
 use crate::inference::{Description, Event, Inference, LoadError, Loader, load_engine};
-use crate::mqtt::{ContentType, Link, LinkEvent, LinkSettings, Message, Request};
+use crate::mqtt::{ContentType, Link, LinkEvent, LinkSettings, Message, Request, Tls};
 use crate::service::{Outcome, Output, Service};
 use crate::wire::{Info, LimitsInfo, STATUS_OFFLINE, STATUS_ONLINE};
 
@@ -22,9 +22,9 @@ const GOODBYE_PATIENCE: Duration = Duration::from_secs(5);
 /// Why the daemon ended.
 #[derive(Debug, Error)]
 pub enum DaemonError {
-    /// The broker's password cannot be read.
-    #[error("broker.password-file")]
-    Password(#[source] ConfigError),
+    /// A file that is needed to connect cannot be used.
+    #[error("cannot connect to the broker")]
+    Broker(#[source] Problem),
     /// The system gives us no thread.
     #[error("cannot start the inference thread")]
     Thread(#[source] io::Error),
@@ -307,16 +307,13 @@ impl Presence {
 }
 
 fn link_settings(config: &Config) -> Result<LinkSettings, DaemonError> {
-    let password = config.broker_password().map_err(DaemonError::Password)?;
     let topics = config.topics();
     Ok(LinkSettings {
         host: config.broker.host.clone(),
-        port: config.broker.port,
+        port: config.broker.port(),
         client_id: config.client_id(),
-        credentials: config.broker.username.clone().map(|username| {
-            let password = password.unwrap_or_else(|| crate::config::Secret::new(""));
-            (username, password)
-        }),
+        credentials: config.broker.credentials().map_err(DaemonError::Broker)?,
+        tls: Tls::load(&config.broker).map_err(DaemonError::Broker)?,
         keep_alive: config.broker.keep_alive,
         max_payload_bytes: config.limits.max_payload_bytes,
         last_will: Message::retained(topics.status(), STATUS_OFFLINE, ContentType::Text),

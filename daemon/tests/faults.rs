@@ -184,7 +184,7 @@ fn question() -> ChatRequest {
 fn config(address: SocketAddr) -> Config {
     let mut config = Config::for_model("none");
     config.broker.host = address.ip().to_string();
-    config.broker.port = address.port();
+    config.broker.port = Some(address.port());
     // As many messages as pieces.
     config.stream.chunk_ms = 0;
     config

@@ -177,7 +177,7 @@ impl Node {
         let mut config = Config::for_model(folder);
         NODE.clone_into(&mut config.node.name);
         "127.0.0.1".clone_into(&mut config.broker.host);
-        config.broker.port = port;
+        config.broker.port = Some(port);
         config.model.threads = threads;
         let (shutdown, wish) = oneshot::channel::<()>();
         // A sender dropped without a word ends the node too.

@@ -2,9 +2,8 @@
 //!
 //! Nothing here touches a disk or a network.
 
-use std::fmt;
-
 use chaski_engine::GenerateOptions;
+use thiserror::Error;
 
 use super::Config;
 use crate::wire::check_node_name;
@@ -19,18 +18,13 @@ const MAX_CORES: usize = 1024;
 const MAX_PREFILL_CHUNK: usize = 65_536;
 
 /// One thing wrong with a configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{key}: {message}")]
 pub struct Problem {
     /// The key, with its section.
     pub key: &'static str,
     /// What is wrong and what would be right.
     pub message: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.key, self.message)
-    }
 }
 
 impl Config {
@@ -60,8 +54,11 @@ impl Config {
                 "give a name or an address alone, without scheme or path",
             );
         }
-        if broker.port == 0 {
-            found.add("broker.port", "is 0; brokers usually listen on 1883");
+        if broker.port == Some(0) {
+            found.add(
+                "broker.port",
+                "is 0; brokers usually listen on 1883, with TLS on 8883",
+            );
         }
         if broker.keep_alive < MIN_KEEP_ALIVE {
             found.add(
@@ -69,23 +66,8 @@ impl Config {
                 format!("is {} s; give at least {MIN_KEEP_ALIVE}", broker.keep_alive),
             );
         }
-        if broker.tls {
-            found.add(
-                "broker.tls",
-                "TLS is not supported yet; remove the key or set it to false",
-            );
-        }
-        if broker.password.is_some() && broker.password_file.is_some() {
-            found.add(
-                "broker.password-file",
-                "give either password or password-file, not both",
-            );
-        }
-        if broker.username.is_none()
-            && (broker.password.is_some() || broker.password_file.is_some())
-        {
-            found.add("broker.username", "is missing, but there is a password");
-        }
+        broker.check_credentials(found);
+        broker.check_tls(found);
         let id_bad = |id: &String| {
             id.is_empty() || id.len() > MAX_CLIENT_ID_BYTES || id.contains(char::is_control)
         };
@@ -206,7 +188,6 @@ impl Problems {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Secret;
     use crate::queue::BACKLOG_CAPACITY;
 
     fn keys(config: &Config) -> Vec<&'static str> {
@@ -223,9 +204,9 @@ mod tests {
         let mut config = Config::for_model("");
         config.node.name = "a/b".into();
         config.broker.host = "mqtt://pi".into();
-        config.broker.port = 0;
+        config.broker.port = Some(0);
         config.broker.keep_alive = 4;
-        config.broker.tls = true;
+        config.broker.client_key_file = Some("key".into());
         config.model.threads = Some(0);
         config.model.cores = Some(vec![0, MAX_CORES]);
         config.model.backend = Some(String::new());
@@ -239,7 +220,8 @@ mod tests {
                 "broker.host",
                 "broker.port",
                 "broker.keep-alive",
-                "broker.tls",
+                "broker.client-key-file",
+                "broker.client-cert-file",
                 "model.folder",
                 "model.threads",
                 "model.cores",
@@ -268,16 +250,5 @@ mod tests {
             config.problems()[0].to_string(),
             "broker.keep-alive: is 1 s; give at least 5"
         );
-    }
-
-    #[test]
-    fn passwords_need_a_user_and_one_source() {
-        let mut config = Config::for_model("m");
-        config.broker.password = Some(Secret::new("x"));
-        assert_eq!(keys(&config), ["broker.username"]);
-        config.broker.username = Some("u".into());
-        assert_eq!(keys(&config), [""; 0]);
-        config.broker.password_file = Some("f".into());
-        assert_eq!(keys(&config), ["broker.password-file"]);
     }
 }

@@ -4,11 +4,13 @@
 //! equal to the defaults here.
 
 mod check;
+mod credentials;
 mod delivery;
 mod limits;
 mod read;
 mod secret;
 mod stream;
+mod tls;
 
 use std::path::PathBuf;
 
@@ -18,6 +20,7 @@ pub use check::Problem;
 pub use delivery::Delivery;
 pub use limits::Limits;
 pub use read::ConfigError;
+pub(crate) use read::read_bytes;
 pub use secret::Secret;
 pub use stream::Stream;
 
@@ -63,8 +66,8 @@ pub struct Node {
 pub struct Broker {
     /// Name or address.
     pub host: String,
-    /// TCP port.
-    pub port: u16,
+    /// TCP port; `None`: 1883, with TLS 8883.
+    pub port: Option<u16>,
     /// Account at the broker.
     pub username: Option<String>,
     /// Its password, in the configuration itself.
@@ -75,8 +78,18 @@ pub struct Broker {
     pub client_id: Option<String>,
     /// Seconds between signs of life.
     pub keep_alive: u16,
-    /// Not supported yet: kept to say so.
+    /// Username and password, in a file.
+    pub credentials_file: Option<PathBuf>,
+    /// Whether to encrypt, and to check that it is the broker.
     pub tls: bool,
+    /// Certificates of those who may have signed the broker's; `None`: the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Our own certificate, if the broker wants one.
+    pub client_cert_file: Option<PathBuf>,
+    /// Its private key.
+    pub client_key_file: Option<PathBuf>,
+    /// Protocols to offer by ALPN; none: not to use it.
+    pub alpn: Vec<String>,
 }
 
 /// `[model]`
@@ -171,13 +184,18 @@ impl Default for Broker {
     fn default() -> Self {
         Self {
             host: "localhost".to_owned(),
-            port: 1883,
+            port: None,
             username: None,
             password: None,
             password_file: None,
             client_id: None,
             keep_alive: 30,
+            credentials_file: None,
             tls: false,
+            ca_file: None,
+            client_cert_file: None,
+            client_key_file: None,
+            alpn: Vec::new(),
         }
     }
 }

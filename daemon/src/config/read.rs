@@ -2,14 +2,17 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
+use std::{env, fs, io};
 
 use thiserror::Error;
 
-use super::{Config, Problem, Secret};
+use super::{Broker, Config, Problem};
 
 /// A configuration is a page or two; more is a wrong file.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
+/// The first part of a path to a credential that systemd hands to a service, and
+/// behind the `$` the variable with the folder it is in.
+const CREDENTIALS_DIRECTORY: &str = "$CREDENTIALS_DIRECTORY";
 
 /// Why there is no configuration.
 #[derive(Debug, Error)]
@@ -55,29 +58,55 @@ impl Config {
             path: path.to_owned(),
             message,
         })?;
-        config.resolve_paths(path.parent().unwrap_or(Path::new("")));
-        match config.problems() {
-            problems if problems.is_empty() => Ok(config),
-            problems => Err(ConfigError::Invalid {
-                path: path.to_owned(),
-                problems,
-            }),
+        let credentials = env::var_os(&CREDENTIALS_DIRECTORY[1..]).map(PathBuf::from);
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let mut problems = config.resolve_paths(folder, credentials.as_deref());
+        problems.extend(config.problems());
+        if problems.is_empty() {
+            return Ok(config);
         }
+        Err(ConfigError::Invalid {
+            path: path.to_owned(),
+            problems,
+        })
     }
 
     /// Reads TOML text; the values are not checked.
     fn parse(text: &str) -> Result<Self, String> {
-        // The error of `toml` prints the place, the line and the keys it would take.
-        toml::from_str(text).map_err(|e| e.to_string())
+        // The error of `toml` prints the place, the line and the keys it would take. The
+        // line may be that of a password, though.
+        toml::from_str(text).map_err(|e| {
+            let line = line_of(text, &e);
+            let shown = text.lines().nth(line - 1).unwrap_or_default();
+            if shown.replace("password-file", "").contains("password") {
+                format!("line {line}: give the password as a string, in quotation marks")
+            } else {
+                e.to_string()
+            }
+        })
     }
 
-    fn resolve_paths(&mut self, folder: &Path) {
+    /// Makes paths absolute, or relative to where the daemon runs. `credentials` is the
+    /// folder systemd made for this service, if it did.
+    fn resolve_paths(&mut self, folder: &Path, credentials: Option<&Path>) -> Vec<Problem> {
         if !self.model.folder.as_os_str().is_empty() {
             self.model.folder = folder.join(&self.model.folder);
         }
-        if let Some(file) = &mut self.broker.password_file {
-            *file = folder.join(&*file);
+        let mut problems = Vec::new();
+        for (key, file) in self.broker.files_mut() {
+            match (file.strip_prefix(CREDENTIALS_DIRECTORY), credentials) {
+                (Err(_), _) => *file = folder.join(&*file),
+                (Ok(name), Some(credentials)) => *file = credentials.join(name),
+                (Ok(_), None) => problems.push(Problem {
+                    key,
+                    message: format!(
+                        "{CREDENTIALS_DIRECTORY} is not set; systemd sets it for a service with \
+                         LoadCredential= in its unit"
+                    ),
+                }),
+            }
         }
+        problems
     }
 
     /// Files this configuration names that are not there.
@@ -93,28 +122,39 @@ impl Config {
                 ),
             });
         }
-        if let Err(e) = self.broker_password() {
-            problems.push(Problem {
-                key: "broker.password-file",
-                message: e.to_string(),
-            });
-        }
+        problems.extend(self.broker.credentials().err());
         problems
-    }
-
-    /// The broker's password, from wherever it is kept.
-    pub fn broker_password(&self) -> Result<Option<Secret>, ConfigError> {
-        match &self.broker.password_file {
-            None => Ok(self.broker.password.clone()),
-            Some(path) => {
-                let text = read_text(path)?;
-                Ok(Some(Secret::new(text.trim_end_matches(['\r', '\n']))))
-            }
-        }
     }
 }
 
-fn read_text(path: &Path) -> Result<String, ConfigError> {
+impl Broker {
+    fn files_mut(&mut self) -> impl Iterator<Item = (&'static str, &mut PathBuf)> {
+        [
+            ("broker.password-file", &mut self.password_file),
+            ("broker.credentials-file", &mut self.credentials_file),
+            ("broker.ca-file", &mut self.ca_file),
+            ("broker.client-cert-file", &mut self.client_cert_file),
+            ("broker.client-key-file", &mut self.client_key_file),
+        ]
+        .into_iter()
+        .filter_map(|(key, file)| Some((key, file.as_mut()?)))
+    }
+}
+
+/// Where an error of `toml` is, counted from 1.
+pub(super) fn line_of(text: &str, error: &toml::de::Error) -> usize {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    before.unwrap_or_default().matches('\n').count() + 1
+}
+
+pub(super) fn read_text(path: &Path) -> Result<String, ConfigError> {
+    String::from_utf8(read_bytes(path)?).map_err(|_| ConfigError::Read {
+        path: path.to_owned(),
+        source: io::Error::other("it is not UTF-8"),
+    })
+}
+
+pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>, ConfigError> {
     let read = || {
         let bytes = fs::metadata(path)?.len();
         if bytes > MAX_FILE_BYTES {
@@ -122,7 +162,7 @@ fn read_text(path: &Path) -> Result<String, ConfigError> {
                 "{bytes} bytes are too many for such a file"
             )));
         }
-        fs::read_to_string(path)
+        fs::read(path)
     };
     read().map_err(|source| ConfigError::Read {
         path: path.to_owned(),
@@ -133,6 +173,7 @@ fn read_text(path: &Path) -> Result<String, ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Secret;
 
     const EXAMPLE: &str = include_str!("../../chaskid.example.toml");
 
@@ -152,11 +193,21 @@ mod tests {
                 Some(key) if key.starts_with(|c: char| c.is_ascii_lowercase()) => key,
                 _ => line,
             })
-            .filter(|line| !line.starts_with("password-file"))
+            .filter(|line| {
+                !line.starts_with("password-file") && !line.starts_with("credentials-file")
+            })
+            .map(|line| {
+                if line == "tls = false" {
+                    "tls = true"
+                } else {
+                    line
+                }
+            })
             .fold(String::new(), |text, line| text + line + "\n");
         let config = Config::parse(&uncommented).unwrap();
         assert_eq!(config.problems(), vec![]);
         assert!(config.broker.username.is_some() && config.broker.password.is_some());
+        assert!(config.broker.port.is_some() && config.broker.ca_file.is_some());
         assert!(config.broker.client_id.is_some() && config.model.threads.is_some());
         assert_eq!(config.model.cores, Some(vec![2, 3]));
         assert!(config.model.backend.is_some());
@@ -180,23 +231,57 @@ mod tests {
     }
 
     #[test]
+    fn the_line_of_a_password_is_not_shown() {
+        for line in [
+            "password = hunter2",
+            "password = \"hunter2",
+            "password = 4711",
+            "passwords = \"hunter2\"",
+        ] {
+            let text = format!("[model]\nfolder = \"m\"\n[broker]\n{line}\n");
+            let e = Config::parse(&text).unwrap_err();
+            assert!(e.starts_with("line 4: give the password"), "{e}");
+        }
+        let e = Config::parse("[model]\nfolder = \"m\"\n[broker]\npassword-file = 3\n");
+        assert!(e.unwrap_err().contains("password-file = 3"));
+    }
+
+    #[test]
     fn relative_paths_start_at_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("c.toml");
         fs::write(
             &file,
-            "[model]\nfolder = \"m\"\n[broker]\nusername = \"u\"\npassword-file = \"pw\"\n",
+            "[model]\nfolder = \"m\"\n[broker]\nusername = \"u\"\npassword-file = \"pw\"\n\
+             tls = true\nca-file = \"sub/ca\"\n",
         )
         .unwrap();
-        fs::write(folder.path().join("pw"), "hunter2\r\n").unwrap();
+        let missing =
+            |config: &Config| -> Vec<_> { config.missing_files().iter().map(|p| p.key).collect() };
         let config = Config::read(&file).unwrap();
+        assert_eq!(missing(&config), ["model.folder", "broker.password-file"]);
+        fs::write(folder.path().join("pw"), "hunter2\r\n").unwrap();
         assert_eq!(config.model.folder, folder.path().join("m"));
+        assert_eq!(config.broker.ca_file, Some(folder.path().join("sub/ca")));
         assert_eq!(
-            config.broker_password().unwrap(),
-            Some(Secret::new("hunter2"))
+            config.broker.credentials().unwrap(),
+            Some(("u".to_owned(), Secret::new("hunter2")))
         );
-        let missing: Vec<_> = config.missing_files().iter().map(|p| p.key).collect();
-        assert_eq!(missing, ["model.folder"]);
+        assert_eq!(missing(&config), ["model.folder"]);
+    }
+
+    #[test]
+    fn systemd_credentials_are_in_a_folder_of_their_own() {
+        let text = "[model]\nfolder = \"m\"\n[broker]\n\
+            credentials-file = \"$CREDENTIALS_DIRECTORY/broker\"\n";
+        let mut config = Config::parse(text).unwrap();
+        let problems = config.resolve_paths(Path::new("etc"), None);
+        assert_eq!(problems.len(), 1);
+        assert_eq!(problems[0].key, "broker.credentials-file");
+        assert!(problems[0].message.contains("LoadCredential"));
+        let run = Path::new("/run/credentials/chaskid");
+        assert_eq!(config.resolve_paths(Path::new("etc"), Some(run)), []);
+        assert_eq!(config.broker.credentials_file, Some(run.join("broker")));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use super::Request;
 use super::backoff::Backoff;
 use super::outbox::WINDOW;
+use super::tls;
 
 /// Requests in `rumqttc`'s own channel: the window, a subscription, a disconnect.
 const CHANNEL: usize = WINDOW + 4;
@@ -165,7 +166,7 @@ fn describe(error: &ConnectionError) -> String {
         ConnectionError::ConnectionRefused(code) => {
             format!("the broker refuses us ({code:?}): check username, password and client id")
         }
-        e => e.to_string(),
+        e => tls::describe(e).unwrap_or_else(|| e.to_string()),
     }
 }
 

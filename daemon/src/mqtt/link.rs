@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::connection::{self, Signal};
 use super::options::mqtt_options;
-use super::{Message, Outbox, Request};
+use super::{Message, Outbox, Request, Tls};
 use crate::config::Secret;
 
 /// Signals from the polling task that were not looked at yet.
@@ -29,6 +29,8 @@ pub struct LinkSettings {
     pub client_id: String,
     /// Username and password.
     pub credentials: Option<(String, Secret)>,
+    /// How to encrypt; `None`: not at all.
+    pub tls: Option<Tls>,
     /// Seconds between signs of life; at least 5.
     pub keep_alive: u16,
     /// Largest payload that matters to us.

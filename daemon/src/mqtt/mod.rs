@@ -14,7 +14,9 @@ mod link;
 mod message;
 mod options;
 mod outbox;
+mod tls;
 
 pub use link::{Link, LinkEvent, LinkSettings};
 pub use message::{ContentType, Message, Receipt, Request};
 pub use outbox::Outbox;
+pub use tls::Tls;

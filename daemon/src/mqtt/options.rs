@@ -27,6 +27,9 @@ pub(super) fn mqtt_options(settings: &LinkSettings) -> MqttOptions {
     if let Some((username, password)) = &settings.credentials {
         options.set_credentials(username, password.expose());
     }
+    if let Some(tls) = &settings.tls {
+        options.set_transport(tls.transport());
+    }
 
     let will = &settings.last_will;
     options.set_last_will(LastWill::new(
@@ -73,6 +76,7 @@ mod tests {
             port: 1884,
             client_id: "chaski-pi".into(),
             credentials: Some(("u".into(), Secret::new("p"))),
+            tls: None,
             keep_alive: 5,
             max_payload_bytes: 1000,
             last_will: Message::retained("s".into(), "offline", ContentType::Text),
