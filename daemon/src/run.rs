@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use crate::channel::SendError;
 use crate::config::{Config, ConfigError};
 use crate::inference::{Description, Event, Inference, LoadError, Loader, load_engine};
-use crate::mqtt::{ContentType, Link, LinkEvent, LinkSettings, Message};
+use crate::mqtt::{ContentType, Link, LinkEvent, LinkSettings, Message, Request, Subscription};
 use crate::service::Service;
 use crate::wire::{Info, LimitsInfo, STATUS_OFFLINE, STATUS_ONLINE};
 
@@ -128,15 +128,21 @@ impl Daemon {
         match event {
             LinkEvent::Up => self.link.outbox.push_presence(self.presence.online()),
             // A message taken makes room in the outbox, which the next step fills.
-            LinkEvent::Down | LinkEvent::Taken => {}
-            LinkEvent::Request(request) => {
-                if let Some(reply) = self.service.on_request(&request, Instant::now()) {
-                    self.link.outbox.push(reply);
-                }
-            }
+            LinkEvent::Down | LinkEvent::Taken | LinkEvent::Delivered { .. } => {}
+            LinkEvent::Request(request) => self.on_request(&request),
             LinkEvent::Ended => return Err(DaemonError::ConnectionTaskLost),
         }
         Ok(())
+    }
+
+    fn on_request(&mut self, request: &Request) {
+        if let Some(reply) = self.service.on_request(request, Instant::now()) {
+            self.link.outbox.push(reply);
+        }
+        // Until the service does it, when the reply is delivered.
+        if let Some(receipt) = request.receipt {
+            self.link.ack(receipt);
+        }
     }
 
     fn on_inference_event(&mut self, event: Option<Event>) -> Result<(), DaemonError> {
@@ -186,11 +192,8 @@ impl Daemon {
             while self.link.is_connected() && !self.link.outbox.is_empty() {
                 self.link.pump();
                 match self.link.next_event().await {
-                    LinkEvent::Request(request) => {
-                        let reply = self.service.on_request(&request, Instant::now());
-                        reply.into_iter().for_each(|r| self.link.outbox.push(r));
-                    }
-                    LinkEvent::Up | LinkEvent::Taken => {}
+                    LinkEvent::Request(request) => self.on_request(&request),
+                    LinkEvent::Up | LinkEvent::Taken | LinkEvent::Delivered { .. } => {}
                     LinkEvent::Down | LinkEvent::Ended => return,
                 }
             }
@@ -276,8 +279,13 @@ fn link_settings(config: &Config) -> Result<LinkSettings, DaemonError> {
             (username, password)
         }),
         keep_alive: config.broker.keep_alive,
+        session_expiry: config.broker.session_expiry,
+        // The running request and those that wait: the broker holds the rest back.
+        receive_maximum: u16::try_from(config.limits.queue_depth + 1).unwrap_or(u16::MAX),
         max_payload_bytes: config.limits.max_payload_bytes,
         last_will: Message::retained(topics.status(), STATUS_OFFLINE, ContentType::Text),
-        topics: vec![topics.ask(), topics.chat()],
+        topics: [topics.ask(), topics.chat()]
+            .map(|filter| Subscription { filter, qos: 1 })
+            .into(),
     })
 }

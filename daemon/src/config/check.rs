@@ -12,6 +12,8 @@ use crate::wire::check_node_name;
 
 /// rumqttc refuses less, and a broker drops a client after one and a half of it.
 const MIN_KEEP_ALIVE: u16 = 5;
+/// One more would mean for ever: nobody would tidy up after a node that is gone.
+const MAX_SESSION_EXPIRY: u32 = u32::MAX - 1;
 /// MQTT's own limit of one packet is 256 MiB; this daemon keeps a request in memory.
 const MAX_PAYLOAD_BYTES: usize = 16 * 1024 * 1024;
 /// A client id this long is refused by no broker we know.
@@ -69,6 +71,15 @@ impl Config {
             found.add(
                 "broker.keep-alive",
                 format!("is {} s; give at least {MIN_KEEP_ALIVE}", broker.keep_alive),
+            );
+        }
+        if broker.session_expiry > MAX_SESSION_EXPIRY {
+            found.add(
+                "broker.session-expiry",
+                format!(
+                    "is {} s; give at most {MAX_SESSION_EXPIRY}, or 0 for no session",
+                    broker.session_expiry
+                ),
             );
         }
         if broker.tls {
@@ -258,6 +269,7 @@ mod tests {
         config.broker.host = "mqtt://pi".into();
         config.broker.port = 0;
         config.broker.keep_alive = 4;
+        config.broker.session_expiry = u32::MAX;
         config.broker.tls = true;
         config.model.threads = Some(0);
         config.model.cores = Some(vec![0, MAX_CORES]);
@@ -272,6 +284,7 @@ mod tests {
                 "broker.host",
                 "broker.port",
                 "broker.keep-alive",
+                "broker.session-expiry",
                 "broker.tls",
                 "model.folder",
                 "model.threads",

@@ -63,6 +63,8 @@ pub struct Broker {
     pub client_id: Option<String>,
     /// Seconds between signs of life.
     pub keep_alive: u16,
+    /// Seconds for which the broker keeps requests while the node is away; 0: not at all.
+    pub session_expiry: u32,
     /// Not supported yet: kept to say so.
     pub tls: bool,
 }
@@ -181,6 +183,7 @@ impl Default for Broker {
             password_file: None,
             client_id: None,
             keep_alive: 30,
+            session_expiry: 24 * 60 * 60,
             tls: false,
         }
     }
