@@ -12,7 +12,9 @@ use tracing::{info, warn};
 use crate::channel::SendError;
 use crate::config::{Config, Problem};
 use crate::inference::{Description, Event, Inference, LoadError, Loader, load_engine};
-use crate::mqtt::{ContentType, Link, LinkEvent, LinkSettings, Message, Request, Tls};
+use crate::mqtt::{
+    ContentType, Delivered, Link, LinkEvent, LinkSettings, Message, Request, Subscription, Tls,
+};
 use crate::service::{Outcome, Output, Service};
 use crate::wire::{Info, LimitsInfo, STATUS_OFFLINE, STATUS_ONLINE};
 
@@ -140,18 +142,22 @@ impl Daemon {
         for output in outputs {
             match output {
                 Output::Publish(message) => self.link.outbox.push(message),
-                Output::Final { key, message } => {
-                    self.link.outbox.push(message);
-                    // The link will tell this, once the broker has the message.
-                    let (taken, mut more) = (Outcome::Taken, Vec::new());
-                    self.service
-                        .on_delivered(key, taken, Instant::now(), &mut more);
-                    self.carry_out(more);
-                }
-                // The connection acknowledges everything by itself so far.
-                Output::Ack(_) => {}
+                Output::Final { key, message } => self.link.outbox.push_final(key, message),
+                Output::Ack(receipt) => self.link.ack(receipt),
             }
         }
+    }
+
+    fn on_delivered(&mut self, key: u64, outcome: Delivered) {
+        let outcome = match outcome {
+            Delivered::Taken => Outcome::Taken,
+            Delivered::Refused(reason) => Outcome::Refused(reason),
+            Delivered::TooLarge { size, max } => Outcome::TooLarge { size, max },
+        };
+        let mut outputs = Vec::new();
+        self.service
+            .on_delivered(key, outcome, Instant::now(), &mut outputs);
+        self.carry_out(outputs);
     }
 
     fn on_request(&mut self, request: &Request) {
@@ -166,6 +172,7 @@ impl Daemon {
             LinkEvent::Up => self.link.outbox.push_presence(self.presence.online()),
             // A message taken makes room in the outbox, which the next step fills.
             LinkEvent::Taken => {}
+            LinkEvent::Delivered { key, outcome } => self.on_delivered(key, outcome),
             LinkEvent::Down => self.service.on_connection_lost(),
             LinkEvent::Request(request) => self.on_request(&request),
             LinkEvent::Ended => return Err(DaemonError::ConnectionTaskLost),
@@ -225,6 +232,7 @@ impl Daemon {
                 self.link.pump();
                 match self.link.next_event().await {
                     LinkEvent::Request(request) => self.on_request(&request),
+                    LinkEvent::Delivered { key, outcome } => self.on_delivered(key, outcome),
                     LinkEvent::Up | LinkEvent::Taken => {}
                     LinkEvent::Down | LinkEvent::Ended => return,
                 }
@@ -315,8 +323,13 @@ fn link_settings(config: &Config) -> Result<LinkSettings, DaemonError> {
         credentials: config.broker.credentials().map_err(DaemonError::Broker)?,
         tls: Tls::load(&config.broker).map_err(DaemonError::Broker)?,
         keep_alive: config.broker.keep_alive,
+        session_expiry: config.broker.session_expiry,
+        // The running request and those that wait: the broker holds the rest back.
+        receive_maximum: u16::try_from(config.limits.queue_depth + 1).unwrap_or(u16::MAX),
         max_payload_bytes: config.limits.max_payload_bytes,
         last_will: Message::retained(topics.status(), STATUS_OFFLINE, ContentType::Text),
-        topics: vec![topics.ask(), topics.chat(), topics.cancel()],
+        topics: [(topics.ask(), 1), (topics.chat(), 1), (topics.cancel(), 0)]
+            .map(|(filter, qos)| Subscription { filter, qos })
+            .into(),
     })
 }

@@ -10,6 +10,8 @@ use crate::wire::check_node_name;
 
 /// rumqttc refuses less, and a broker drops a client after one and a half of it.
 const MIN_KEEP_ALIVE: u16 = 5;
+/// One more would mean for ever: nobody would tidy up after a node that is gone.
+const MAX_SESSION_EXPIRY: u32 = u32::MAX - 1;
 /// A client id this long is refused by no broker we know.
 const MAX_CLIENT_ID_BYTES: usize = 128;
 const MAX_THREADS: usize = 1024;
@@ -64,6 +66,15 @@ impl Config {
             found.add(
                 "broker.keep-alive",
                 format!("is {} s; give at least {MIN_KEEP_ALIVE}", broker.keep_alive),
+            );
+        }
+        if broker.session_expiry > MAX_SESSION_EXPIRY {
+            found.add(
+                "broker.session-expiry",
+                format!(
+                    "is {} s; give at most {MAX_SESSION_EXPIRY}, or 0 for no session",
+                    broker.session_expiry
+                ),
             );
         }
         broker.check_credentials(found);
@@ -206,6 +217,7 @@ mod tests {
         config.broker.host = "mqtt://pi".into();
         config.broker.port = Some(0);
         config.broker.keep_alive = 4;
+        config.broker.session_expiry = u32::MAX;
         config.broker.client_key_file = Some("key".into());
         config.model.threads = Some(0);
         config.model.cores = Some(vec![0, MAX_CORES]);
@@ -220,6 +232,7 @@ mod tests {
                 "broker.host",
                 "broker.port",
                 "broker.keep-alive",
+                "broker.session-expiry",
                 "broker.client-key-file",
                 "broker.client-cert-file",
                 "model.folder",

@@ -78,6 +78,8 @@ pub struct Broker {
     pub client_id: Option<String>,
     /// Seconds between signs of life.
     pub keep_alive: u16,
+    /// Seconds for which the broker keeps requests while the node is away; 0: not at all.
+    pub session_expiry: u32,
     /// Username and password, in a file.
     pub credentials_file: Option<PathBuf>,
     /// Whether to encrypt, and to check that it is the broker.
@@ -190,6 +192,7 @@ impl Default for Broker {
             password_file: None,
             client_id: None,
             keep_alive: 30,
+            session_expiry: 24 * 60 * 60,
             credentials_file: None,
             tls: false,
             ca_file: None,

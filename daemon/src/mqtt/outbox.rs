@@ -6,10 +6,14 @@ use tracing::error;
 
 use super::Message;
 
-/// Messages handed to `rumqttc` and not yet acknowledged by the broker.
+/// Most messages handed to `rumqttc` that the broker has not acknowledged, and as many
+/// of those that it does not acknowledge and that are not yet written.
 pub(super) const WINDOW: usize = 32;
 /// Above this many waiting messages, [`Outbox::has_room`] asks for a pause.
 const HIGH_WATER: usize = 256;
+/// Most droppable messages that wait, and most bytes of them.
+const MAX_DROPPABLE: usize = 512;
+const MAX_DROPPABLE_BYTES: usize = 1024 * 1024;
 
 /// First in, first out; what was in flight when a connection was lost is sent
 /// again before anything else.
@@ -17,46 +21,144 @@ const HIGH_WATER: usize = 256;
 pub struct Outbox {
     waiting: VecDeque<Entry>,
     in_flight: VecDeque<InFlight>,
+    /// Of the waiting messages, those that may be dropped.
+    droppable: Load,
+    dropped: u64,
+    /// Droppable messages handed over and not yet written.
+    unwritten: usize,
+    outcomes: VecDeque<(u64, Delivered)>,
+}
+
+/// What became of a message that [`Outbox::push_final`] took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Delivered {
+    /// The broker has it; a droppable one: it was handed to the connection.
+    Taken,
+    /// The broker will not have it, for this reason.
+    Refused(String),
+    /// The broker would end the connection.
+    TooLarge {
+        /// Bytes of its packet, at most.
+        size: usize,
+        /// Bytes the broker takes.
+        max: usize,
+    },
+}
+
+/// What the connection takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    /// Most messages without acknowledgement, up to [`WINDOW`].
+    pub(super) window: usize,
+    /// Largest packet.
+    pub(super) max_packet_size: Option<usize>,
 }
 
 #[derive(Debug)]
 struct Entry {
     message: Message,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Nobody asks what becomes of it.
+    Plain,
     /// Only true of the connection it was made for.
-    presence: bool,
+    Presence,
+    /// With the key to tell its outcome by.
+    Final(u64),
 }
 
 #[derive(Debug)]
 struct InFlight {
-    entry: Entry,
+    /// `None` once it is acknowledged, while one before it is not.
+    entry: Option<Entry>,
     /// Known once it is written to the connection, which happens in order.
     packet_id: Option<u16>,
+}
+
+#[derive(Debug, Default)]
+struct Load {
+    messages: usize,
+    bytes: usize,
+}
+
+impl Load {
+    fn add(&mut self, entry: &Entry) {
+        if entry.message.droppable {
+            self.messages += 1;
+            self.bytes += entry.message.packet_size();
+        }
+    }
+
+    fn remove(&mut self, entry: &Entry) {
+        if entry.message.droppable {
+            self.messages -= 1;
+            self.bytes -= entry.message.packet_size();
+        }
+    }
+
+    fn is_too_much(&self) -> bool {
+        self.messages > MAX_DROPPABLE || self.bytes > MAX_DROPPABLE_BYTES
+    }
 }
 
 impl Outbox {
     /// Adds a message.
     pub fn push(&mut self, message: Message) {
-        self.waiting.push_back(Entry {
-            message,
-            presence: false,
-        });
+        self.push_entry(message, Kind::Plain);
+    }
+
+    /// Adds a message whose outcome [`super::LinkEvent::Delivered`] tells with this key.
+    pub fn push_final(&mut self, key: u64, message: Message) {
+        self.push_entry(message, Kind::Final(key));
+    }
+
+    fn push_entry(&mut self, message: Message, kind: Kind) {
+        let entry = Entry { message, kind };
+        self.droppable.add(&entry);
+        self.waiting.push_back(entry);
+        while self.droppable.is_too_much() && self.drop_oldest() {}
     }
 
     /// Adds messages about the present connection, to go before all others. They
     /// are dropped with it.
     pub fn push_presence(&mut self, messages: impl DoubleEndedIterator<Item = Message>) {
         for message in messages.rev() {
-            self.waiting.push_front(Entry {
+            let entry = Entry {
                 message,
-                presence: true,
-            });
+                kind: Kind::Presence,
+            };
+            self.droppable.add(&entry);
+            self.waiting.push_front(entry);
         }
     }
 
-    /// Whether more text should be produced now. Errors are added all the same:
-    /// each answers one message that came in.
+    /// Drops the oldest message that may be dropped, if there is one.
+    fn drop_oldest(&mut self) -> bool {
+        let oldest = self.waiting.iter().position(|e| e.message.droppable);
+        let Some(entry) = oldest.and_then(|i| self.waiting.remove(i)) else {
+            return false;
+        };
+        self.droppable.remove(&entry);
+        self.dropped += 1;
+        if let Kind::Final(key) = entry.kind {
+            let reason = "too many messages wait for the connection".to_owned();
+            self.outcomes.push_back((key, Delivered::Refused(reason)));
+        }
+        true
+    }
+
+    /// How many droppable messages were dropped because too many of them waited.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Whether more text should be produced now. Droppable messages do not count:
+    /// others could stop a generation with them.
     pub fn has_room(&self) -> bool {
-        self.waiting.len() < HIGH_WATER
+        self.waiting.len() - self.droppable.messages < HIGH_WATER
     }
 
     /// Whether the broker has everything.
@@ -64,149 +166,123 @@ impl Outbox {
         self.waiting.is_empty() && self.in_flight.is_empty()
     }
 
-    /// The next message to hand to the connection, if the window has room. It
-    /// counts as in flight until [`Self::acked`], [`Self::lost`] or [`Self::put_back`].
-    pub(super) fn next(&mut self, max_packet_size: Option<usize>) -> Option<&Message> {
-        if self.in_flight.len() >= WINDOW {
-            return None;
-        }
-        loop {
-            let entry = self.waiting.pop_front()?;
-            let size = entry.message.packet_size();
-            match max_packet_size {
-                Some(max) if size > max => error!(
+    /// The next outcome of a message with a key.
+    pub(super) fn outcome(&mut self) -> Option<(u64, Delivered)> {
+        self.outcomes.pop_front()
+    }
+
+    /// The next message to hand to the connection, if that has room;
+    /// [`Self::handed_over`] then takes it off the queue.
+    pub(super) fn next(&mut self, room: Room) -> Option<&Message> {
+        self.skip_too_large(room.max_packet_size);
+        let message = &self.waiting.front()?.message;
+        let full = if message.droppable {
+            self.unwritten >= WINDOW
+        } else {
+            // Counted from the oldest without acknowledgement, so that packet ids, which
+            // `rumqttc` takes from a circle, never meet one that is still in use.
+            self.in_flight.len() >= room.window
+        };
+        (!full).then_some(message)
+    }
+
+    fn skip_too_large(&mut self, max: Option<usize>) {
+        let Some(max) = max else { return };
+        while let Some(size) = self.waiting.front().map(|e| e.message.packet_size()) {
+            if size <= max {
+                return;
+            }
+            let Some(entry) = self.take_first() else {
+                return;
+            };
+            match entry.kind {
+                Kind::Final(key) => self
+                    .outcomes
+                    .push_back((key, Delivered::TooLarge { size, max })),
+                Kind::Plain | Kind::Presence => error!(
                     topic = entry.message.topic,
                     size,
                     max,
                     "the broker takes no message of this size: dropped; raise its max_packet_size"
                 ),
-                _ => {
-                    self.in_flight.push_back(InFlight {
-                        entry,
-                        packet_id: None,
-                    });
-                    return self.in_flight.back().map(|m| &m.entry.message);
-                }
             }
         }
     }
 
-    /// The message [`Self::next`] gave last was not taken.
-    pub(super) fn put_back(&mut self) {
-        if let Some(message) = self.in_flight.pop_back() {
-            self.waiting.push_front(message.entry);
+    fn take_first(&mut self) -> Option<Entry> {
+        let entry = self.waiting.pop_front()?;
+        self.droppable.remove(&entry);
+        Some(entry)
+    }
+
+    /// The connection took the message that [`Self::next`] gave. It is in flight until
+    /// [`Self::acked`] or [`Self::lost`]; a droppable one is done.
+    pub(super) fn handed_over(&mut self) {
+        let Some(entry) = self.take_first() else {
+            return;
+        };
+        if !entry.message.droppable {
+            self.in_flight.push_back(InFlight {
+                entry: Some(entry),
+                packet_id: None,
+            });
+            return;
+        }
+        self.unwritten += 1;
+        if let Kind::Final(key) = entry.kind {
+            self.outcomes.push_back((key, Delivered::Taken));
         }
     }
 
-    /// The connection wrote its next message, with this packet id.
+    /// The connection wrote its next message, with this packet id; 0: a droppable one.
     pub(super) fn sent(&mut self, packet_id: u16) {
-        if let Some(m) = self.in_flight.iter_mut().find(|m| m.packet_id.is_none()) {
+        if packet_id == 0 {
+            self.unwritten = self.unwritten.saturating_sub(1);
+        } else if let Some(m) = self.in_flight.iter_mut().find(|m| m.packet_id.is_none()) {
             m.packet_id = Some(packet_id);
         }
     }
 
-    /// The broker acknowledged this packet id.
-    pub(super) fn acked(&mut self, packet_id: u16) {
-        if let Some(i) = self
-            .in_flight
-            .iter()
-            .position(|m| m.packet_id == Some(packet_id))
-        {
-            self.in_flight.remove(i);
+    /// The broker acknowledged this packet id; `refused`: why it will not have it.
+    pub(super) fn acked(&mut self, packet_id: u16, refused: Option<String>) {
+        let mut in_flight = self.in_flight.iter_mut();
+        let acked = in_flight.find(|m| m.packet_id == Some(packet_id));
+        let Some(entry) = acked.and_then(|m| m.entry.take()) else {
+            return;
+        };
+        while self.in_flight.front().is_some_and(|m| m.entry.is_none()) {
+            self.in_flight.pop_front();
+        }
+        match (entry.kind, refused) {
+            (Kind::Final(key), None) => self.outcomes.push_back((key, Delivered::Taken)),
+            (Kind::Final(key), Some(reason)) => {
+                self.outcomes.push_back((key, Delivered::Refused(reason)))
+            }
+            (_, Some(reason)) => error!(
+                topic = entry.message.topic,
+                reason, "the broker refuses a message: dropped; check its access rules"
+            ),
+            (_, None) => {}
         }
     }
 
     /// The connection is gone.
     pub(super) fn lost(&mut self) {
-        for message in self.in_flight.drain(..).rev() {
-            self.waiting.push_front(message.entry);
+        let unacknowledged = self.in_flight.drain(..).filter_map(|m| m.entry);
+        for entry in unacknowledged.rev() {
+            self.waiting.push_front(entry);
         }
-        self.waiting.retain(|entry| !entry.presence);
+        self.unwritten = 0;
+        let droppable = &mut self.droppable;
+        self.waiting.retain(|entry| {
+            let kept = entry.kind != Kind::Presence;
+            if !kept {
+                droppable.remove(entry);
+            }
+            kept
+        });
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::mqtt::ContentType;
-
-    fn message(name: &str) -> Message {
-        Message::retained(name.to_owned(), "x", ContentType::Text)
-    }
-
-    fn take(outbox: &mut Outbox) -> Vec<String> {
-        std::iter::from_fn(|| outbox.next(None).map(|m| m.topic.clone())).collect()
-    }
-
-    #[test]
-    fn acknowledged_messages_are_forgotten_whatever_the_order() {
-        let mut outbox = Outbox::default();
-        ["a", "b", "c"].iter().for_each(|n| outbox.push(message(n)));
-        assert_eq!(take(&mut outbox), ["a", "b", "c"]);
-        (1..=3).for_each(|id| outbox.sent(id));
-        outbox.acked(2);
-        outbox.acked(9);
-        outbox.acked(1);
-        assert!(!outbox.is_empty());
-        outbox.acked(3);
-        assert!(outbox.is_empty());
-    }
-
-    #[test]
-    fn a_lost_connection_sends_the_rest_again_in_order() {
-        let mut outbox = Outbox::default();
-        ["a", "b", "c", "d"]
-            .iter()
-            .for_each(|n| outbox.push(message(n)));
-        outbox.next(None).unwrap();
-        outbox.next(None).unwrap();
-        outbox.next(None).unwrap();
-        (1..=2).for_each(|id| outbox.sent(id));
-        outbox.acked(1);
-        outbox.lost();
-        assert_eq!(take(&mut outbox), ["b", "c", "d"]);
-    }
-
-    #[test]
-    fn presence_goes_first_and_dies_with_its_connection() {
-        let mut outbox = Outbox::default();
-        outbox.push(message("reply"));
-        outbox.push_presence([message("info"), message("status")].into_iter());
-        assert_eq!(outbox.next(None).unwrap().topic, "info");
-        outbox.lost();
-        assert_eq!(take(&mut outbox), ["reply"]);
-    }
-
-    #[test]
-    fn the_window_is_bounded() {
-        let mut outbox = Outbox::default();
-        (0..WINDOW + 2).for_each(|i| outbox.push(message(&i.to_string())));
-        assert_eq!(take(&mut outbox).len(), WINDOW);
-        outbox.sent(1);
-        outbox.acked(1);
-        assert_eq!(take(&mut outbox), [WINDOW.to_string()]);
-        outbox.put_back();
-        assert_eq!(take(&mut outbox), [WINDOW.to_string()]);
-    }
-
-    #[test]
-    fn what_the_broker_would_not_take_is_not_sent() {
-        let mut outbox = Outbox::default();
-        outbox.push(Message {
-            payload: vec![b'x'; 2000].into(),
-            ..message("big")
-        });
-        outbox.push(message("small"));
-        assert_eq!(outbox.next(Some(1000)).unwrap().topic, "small");
-        assert!(outbox.next(Some(1000)).is_none());
-    }
-
-    #[test]
-    fn a_full_outbox_asks_for_a_pause() {
-        let mut outbox = Outbox::default();
-        (0..HIGH_WATER).for_each(|_| outbox.push(message("a")));
-        assert!(!outbox.has_room());
-        outbox.next(None).unwrap();
-        assert!(outbox.has_room());
-    }
-}
+mod tests;

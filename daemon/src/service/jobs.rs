@@ -218,7 +218,7 @@ impl Service {
     }
 
     fn hand_back(&mut self, key: u64, route: &Route, out: &mut Vec<Output>) {
-        if self.deliveries.at_least_once(key) {
+        if self.has_session && self.deliveries.at_least_once(key) {
             info!(id = route.id(), "left to the broker");
             self.deliveries.close(key);
         } else {

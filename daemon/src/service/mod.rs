@@ -58,6 +58,8 @@ pub struct Service {
     buckets: Buckets,
     estimate: Estimate,
     counts: Counts,
+    /// Whether the broker keeps requests while we are away.
+    has_session: bool,
     stopping: bool,
 }
 
@@ -89,6 +91,7 @@ impl Service {
             buckets: Buckets::new(limits.rate_per_minute, limits.rate_burst),
             estimate: Estimate::default(),
             counts: Counts::default(),
+            has_session: config.broker.session_expiry > 0,
             stopping: false,
             limits,
         }
@@ -113,7 +116,7 @@ impl Service {
         let identity = Identity::of(request);
         match self.deliveries.arrived(&identity, request, now) {
             // The broker keeps it for whoever comes next under our name.
-            Known::New if self.stopping && request.receipt.is_some() => return,
+            Known::New if self.stopping && self.has_session && request.receipt.is_some() => return,
             Known::New => {}
             Known::UnderWay => {
                 self.counts.repeated += 1;

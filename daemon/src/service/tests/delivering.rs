@@ -230,6 +230,18 @@ fn a_node_that_goes_down_leaves_to_the_broker_what_that_keeps() {
 }
 
 #[test]
+fn without_a_session_nothing_is_left_to_the_broker() {
+    let mut config = config(2);
+    config.broker.session_expiry = 0;
+    let mut node = Node::new(&config);
+    node.accept(&kept(chat("a", false), 1));
+    let refused = message(node.stop());
+    assert_eq!(refused.error, Some(ErrorCode::ShuttingDown));
+    let late = message(node.request(&kept(chat("late", false), 2)));
+    assert_eq!(late.error, Some(ErrorCode::ShuttingDown));
+}
+
+#[test]
 fn a_fault_is_not_met_again_at_the_next_start() {
     let mut node = node(1);
     node.accept(&kept(chat("a", false), 1));
