@@ -13,7 +13,7 @@ use super::f16;
 #[cfg(test)]
 use super::f16::finite_f16;
 use super::pages::Pages;
-use super::vector::Vector;
+use super::vector::{MAGIC, Vector};
 
 /// Positions in a tile of keys: a multiple of every vector's lanes.
 pub(crate) const TILE: usize = 16;
@@ -103,7 +103,8 @@ impl Element for i8 {
     }
     fn narrow(_: Backend, x: &[f32], inverse: f32, out: &mut [Self]) {
         for (to, x) in out.iter_mut().zip(x) {
-            *to = (x * inverse).round_ties_even() as i8;
+            // Rounded to the nearest, which the lowest bits then are.
+            *to = (x * inverse + MAGIC).to_bits() as i8;
         }
     }
     #[cfg(test)]

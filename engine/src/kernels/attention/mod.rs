@@ -180,7 +180,9 @@ unsafe fn rows<V: Vector, E: Element, const R: usize, const AHEAD: bool>(
     let stride = partial_len(head_dim);
     let start = span * SPAN;
     let end = limits[R - 1].min(start + SPAN);
-    let (mut max, mut sum) = ([f32::NEG_INFINITY; R], [0.0; R]);
+    let mut max = [f32::NEG_INFINITY; R];
+    // SAFETY: features by the contract.
+    let mut sum = [unsafe { V::splat(0.0) }; R];
     for partial in partials.chunks_exact_mut(stride) {
         partial[..head_dim].fill(0.0);
     }
@@ -208,12 +210,13 @@ unsafe fn rows<V: Vector, E: Element, const R: usize, const AHEAD: bool>(
     }
     for r in 0..R {
         let (_, [to_max, to_sum]) = split(&mut partials[r * stride..][..stride]);
-        (*to_max, *to_sum) = (max[r], sum[r]);
+        // SAFETY: features by the contract.
+        (*to_max, *to_sum) = (max[r], unsafe { sum[r].sum() });
     }
 }
 
 /// Turns a block's first `valid` scores into weights, the others into 0, and
-/// brings the maximum, the sum and the values so far up to date.
+/// brings the maximum, the lanes of the sum and the values so far up to date.
 ///
 /// # Safety
 /// The vector's target features.
@@ -222,7 +225,7 @@ unsafe fn softmax<V: Vector>(
     scores: &mut [f32; BLOCK],
     valid: usize,
     max: &mut f32,
-    sum: &mut f32,
+    sum: &mut V,
     values: &mut [f32],
 ) {
     if valid == 0 {
@@ -250,17 +253,19 @@ unsafe fn softmax<V: Vector>(
             for value in values.iter_mut() {
                 *value *= scale;
             }
-            *sum *= scale;
+            *sum = sum.mul(V::splat(scale));
             *max = largest;
         }
-        let minus_max = V::splat(-largest);
-        let mut total = V::splat(0.0);
+        // Most blocks raise it no more: the processor foresees that, and need not
+        // wait for the largest lane.
+        let minus_max = V::splat(-*max);
+        let mut total = *sum;
         for i in (0..filled).step_by(V::LANES) {
             let weights = V::load(at.add(i)).add(minus_max).exp();
             weights.store(at.add(i));
             total = total.add(weights);
         }
-        *sum += total.sum();
+        *sum = total;
     }
     scores[valid..].fill(0.0);
 }
