@@ -10,6 +10,7 @@ pub mod channel;
 pub mod config;
 pub mod inference;
 pub mod mqtt;
+mod presence;
 pub mod queue;
 pub mod refusal;
 mod run;

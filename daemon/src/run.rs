@@ -11,12 +11,13 @@ use tracing::{info, warn};
 
 use crate::channel::SendError;
 use crate::config::{Config, Problem};
-use crate::inference::{Description, Event, Inference, LoadError, Loader, load_engine};
+use crate::inference::{Event, Inference, LoadError, Loader, load_engine};
 use crate::mqtt::{
     ContentType, Delivered, Link, LinkEvent, LinkSettings, Message, Request, Subscription, Tls,
 };
+use crate::presence::Presence;
 use crate::service::{Outcome, Output, Service};
-use crate::wire::{Info, LimitsInfo, STATUS_OFFLINE, STATUS_ONLINE};
+use crate::wire::STATUS_OFFLINE;
 
 /// How long the last messages may take to reach the broker.
 const GOODBYE_PATIENCE: Duration = Duration::from_secs(5);
@@ -262,56 +263,6 @@ async fn wait_until(timer: Option<Instant>) {
 fn lost(inference: &mut Inference) -> DaemonError {
     let reason = inference.join().err();
     DaemonError::InferenceLost(reason.unwrap_or_else(|| "no reason given".to_owned()))
-}
-
-/// The retained messages about this node.
-struct Presence {
-    status_topic: String,
-    info_topic: String,
-    info: Vec<u8>,
-}
-
-impl Presence {
-    fn new(config: &Config, description: Description) -> Self {
-        let info = Info {
-            node: config.node.name.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            model: description.model,
-            context_length: description.context_length,
-            backend: description.backend,
-            threads: description.threads,
-            load_seconds: description.load_seconds,
-            limits: LimitsInfo {
-                queue_depth: config.limits.queue_depth,
-                max_payload_bytes: config.limits.max_payload_bytes,
-                max_prompt_bytes: config.limits.max_prompt_bytes,
-                max_tokens: config.limits.max_tokens,
-            },
-        };
-        let topics = config.topics();
-        Self {
-            status_topic: topics.status(),
-            info_topic: topics.info(),
-            // Strings and numbers alone: this cannot fail.
-            info: serde_json::to_vec(&info).unwrap_or_default(),
-        }
-    }
-
-    fn online(&self) -> impl DoubleEndedIterator<Item = Message> + use<> {
-        [
-            Message::retained(
-                self.info_topic.clone(),
-                self.info.clone(),
-                ContentType::Json,
-            ),
-            Message::retained(self.status_topic.clone(), STATUS_ONLINE, ContentType::Text),
-        ]
-        .into_iter()
-    }
-
-    fn offline(&self) -> Message {
-        Message::retained(self.status_topic.clone(), STATUS_OFFLINE, ContentType::Text)
-    }
 }
 
 fn link_settings(config: &Config) -> Result<LinkSettings, DaemonError> {

@@ -12,7 +12,7 @@ use chaski_manifest::Manifest;
 use crate::folder::{DATA, Folder, Mapping};
 use crate::graph::{self, Plan};
 use crate::kernels::{Backend, KvFormat, Precision};
-use crate::ops::{Pool, Runtime};
+use crate::ops::{Pool, Runtime, prepare_thread};
 use crate::sampling::SamplingOptions;
 use crate::session::Session;
 use crate::text::{ChatInput, Codec};
@@ -116,7 +116,7 @@ impl Model {
                 "{threads} threads: give 1 to 256, best the number of fast cores"
             )));
         }
-        let team = Team::new(threads, cores)
+        let team = Team::new(threads, cores, prepare_thread)
             .map_err(|e| EngineError::Option(format!("{threads} threads cannot start: {e}")))?;
         let backend = options.backend.unwrap_or_else(Backend::detect);
         let runtime = Arc::new(Runtime {

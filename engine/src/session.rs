@@ -8,6 +8,7 @@ use crate::error::EngineError;
 use crate::folder::GRAPH;
 use crate::graph::State;
 use crate::model::Loaded;
+use crate::ops::prepare_thread;
 
 /// A KV cache on a [`Model`](crate::Model): tokens go in, logits come out.
 ///
@@ -118,6 +119,7 @@ impl Session {
     /// an error the layers may hold different positions: the caches are cut
     /// back to the last good one.
     pub(crate) fn step(&mut self, ids: &[u32], keep: usize) -> Result<(), EngineError> {
+        prepare_thread();
         let result = self.state.run(ids, keep);
         match result {
             Ok(()) => self.tokens.extend_from_slice(ids),

@@ -110,8 +110,9 @@ pub(crate) struct Team {
 
 impl Team {
     /// Starts `size - 1` workers; 0 counts as 1. They are pinned to `cores`, if there
-    /// are any, one after the other; the first is the caller's.
-    pub(crate) fn new(size: usize, cores: &[usize]) -> std::io::Result<Self> {
+    /// are any, one after the other; the first is the caller's. Each has called
+    /// `prepare` when this returns.
+    pub(crate) fn new(size: usize, cores: &[usize], prepare: fn()) -> std::io::Result<Self> {
         let tickets = || Padded(AtomicU64::new(0));
         let mut team = Self {
             shared: Arc::new(Shared {
@@ -124,17 +125,24 @@ impl Team {
             workers: Vec::new(),
             turn: Mutex::new(0),
         };
+        let (prepared, all_prepared) = std::sync::mpsc::channel::<()>();
         for member in 1..size {
             let shared = Arc::clone(&team.shared);
+            let prepared = prepared.clone();
             let core = cores::of_member(cores, member);
             let worker = std::thread::Builder::new().name(format!("chaski-{member}"));
             let run = move || {
                 core.into_iter().for_each(cores::pin);
+                prepare();
+                drop(prepared);
                 work(&shared, member);
             };
             // On failure the drop of `team` ends those already started.
             team.workers.push(worker.spawn(run)?);
         }
+        drop(prepared);
+        // Nothing is sent: it ends when the last worker has dropped its end.
+        let _ = all_prepared.recv();
         Ok(team)
     }
 
@@ -261,7 +269,7 @@ mod tests {
     #[test]
     fn every_part_runs_once() {
         for size in [1, 2, 5] {
-            let team = Team::new(size, &[]).unwrap();
+            let team = Team::new(size, &[], || ()).unwrap();
             assert_eq!(team.size(), size);
             for parts in [0, 1, 2, 7, 40] {
                 let counts: Vec<AtomicUsize> = (0..parts).map(|_| AtomicUsize::new(0)).collect();
@@ -282,7 +290,7 @@ mod tests {
     #[test]
     fn runs_follow_each_other() {
         for size in [1, 2, 5] {
-            let team = Team::new(size, &[]).unwrap();
+            let team = Team::new(size, &[], || ()).unwrap();
             for parts in [0, 1, 2, 7, 40] {
                 let mut begun = 0;
                 for member in 0..size {
@@ -303,7 +311,7 @@ mod tests {
 
     #[test]
     fn a_panic_reaches_the_caller_and_the_team_goes_on() {
-        let team = Team::new(3, &[]).unwrap();
+        let team = Team::new(3, &[], || ()).unwrap();
         for guilty in 0..6 {
             let job = |part| assert!(part != guilty, "as planned");
             assert!(catch_unwind(AssertUnwindSafe(|| team.run(6, &job))).is_err());
@@ -317,7 +325,7 @@ mod tests {
 
     #[test]
     fn callers_take_turns() {
-        let team = Team::new(2, &[]).unwrap();
+        let team = Team::new(2, &[], || ()).unwrap();
         let count = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for _ in 0..4 {
@@ -338,7 +346,7 @@ mod tests {
         use crate::cores::tests::allowed;
         let all = allowed();
         let (first, last) = (all[0], all[all.len() - 1]);
-        let team = Team::new(3, &[first, last]).unwrap();
+        let team = Team::new(3, &[first, last], || ()).unwrap();
         let seen = Mutex::new(std::collections::BTreeMap::new());
         // Long enough for each worker to have its run, on a busy machine too.
         for _ in 0..200 {

@@ -47,6 +47,7 @@ pub(crate) use norm::Norm;
 pub(crate) use pool::Pool;
 pub(crate) use route::route;
 pub(crate) use runtime::Runtime;
+pub(crate) use scratch::prepare as prepare_thread;
 
 /// Registers the parsers of our operators, in place of tract's.
 pub(crate) fn register(onnx: &mut Onnx) {
