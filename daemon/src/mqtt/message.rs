@@ -43,10 +43,9 @@ pub struct Receipt {
     pub(super) packet_id: u16,
 }
 
-#[cfg(test)]
 impl Receipt {
-    /// For tests of those who only hand receipts on.
-    pub(crate) fn new(generation: u64, packet_id: u16) -> Self {
+    /// The link makes them, and tests of those who only hand receipts on.
+    pub fn new(generation: u64, packet_id: u16) -> Self {
         Self {
             generation,
             packet_id,
