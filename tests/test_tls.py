@@ -92,6 +92,32 @@ def test_an_answer_through_tls(tls_broker, daemon):
         assert b"Lima" in client.next().payload
 
 
+def test_ask_speaks_tls(tls_broker, daemon, chaski, run, authority, certificates, tmp_path):
+    broker = tls_broker(listener="require_certificate true\n")
+    node = daemon(broker, *own(certificates.client))
+    node.wait_for_log(UP)
+    signed = certificates.client
+    tls = ["--tls", "--ca-file", authority.certificate]
+    own_files = ["--client-cert-file", signed.certificate, "--client-key-file", signed.key]
+
+    def ask(*options, check=False):
+        address = ["--host", "127.0.0.1", "--port", str(broker.tls_port), "--node", node.node]
+        return run(chaski, "ask", "What is the capital of Peru?", *address, *options, check=check)
+
+    assert "Lima" in ask(*tls, *own_files, check=True).stdout
+    stranger = Authority(tmp_path / "stranger").certificate
+    for options, words in [
+        (["--tls", "--ca-file", stranger, *own_files], ["certificate", "--ca-file"]),
+        (tls, ["--client-cert-file"]),
+        ([], ["--tls"]),
+        (["--tls", "--ca-file", "nowhere"], ["--ca-file", "nowhere"]),
+    ]:
+        refused = ask(*options)
+        assert refused.returncode == 1, options
+        for word in words:
+            assert word in refused.stderr, refused.stderr
+
+
 def test_a_broker_that_somebody_else_signed(tls_broker, daemon, tmp_path):
     for number, (name, problem) in enumerate(
         # Another of the same name is found out by the signature.

@@ -5,7 +5,9 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use chaski_daemon::config::Broker;
+use chaski_daemon::mqtt::Tls;
 use chaski_daemon::wire::{ChatRequest, Message, Reply};
 
 use crate::client::{BrokerAddress, Client};
@@ -23,15 +25,27 @@ pub struct Args {
     /// The broker's name or address
     #[arg(long, default_value = "localhost")]
     host: String,
-    /// The broker's TCP port
-    #[arg(long, default_value_t = 1883)]
-    port: u16,
+    /// The broker's TCP port [default: 1883, with --tls 8883]
+    #[arg(long)]
+    port: Option<u16>,
     /// Account at the broker
     #[arg(long, value_name = "NAME", requires = "password_file")]
     username: Option<String>,
     /// File that holds the account's password alone
     #[arg(long, value_name = "FILE", requires = "username")]
     password_file: Option<PathBuf>,
+    /// Encrypt, and check that it is the broker
+    #[arg(long)]
+    tls: bool,
+    /// Certificates of those who may have signed the broker's [default: the system's]
+    #[arg(long, value_name = "FILE", requires = "tls")]
+    ca_file: Option<PathBuf>,
+    /// A certificate of our own for the broker
+    #[arg(long, value_name = "FILE", requires_all = ["tls", "client_key_file"])]
+    client_cert_file: Option<PathBuf>,
+    /// The key of that certificate
+    #[arg(long, value_name = "FILE", requires_all = ["tls", "client_cert_file"])]
+    client_key_file: Option<PathBuf>,
     /// Print the answer as it comes [default on a terminal]
     #[arg(long)]
     stream: bool,
@@ -60,15 +74,33 @@ pub async fn run(args: &Args) -> Result<()> {
     if args.question.trim().is_empty() {
         bail!("the question is empty");
     }
+    let settings = settings(args);
     let broker = BrokerAddress {
-        host: args.host.clone(),
-        port: args.port,
+        host: settings.host.clone(),
+        port: settings.port(),
         credentials: credentials(args.username.as_deref(), args.password_file.as_deref())?,
+        tls: Tls::load(&settings).map_err(|problem| {
+            let option = problem.key.trim_start_matches("broker.");
+            anyhow!("--{option} {}", problem.message)
+        })?,
     };
     let mut client = Client::connect(&broker, &args.node).await?;
     let result = converse(&mut client, args).await;
     client.close().await;
     result
+}
+
+/// The broker as a daemon's configuration would have it.
+fn settings(args: &Args) -> Broker {
+    Broker {
+        host: args.host.clone(),
+        port: args.port,
+        tls: args.tls,
+        ca_file: args.ca_file.clone(),
+        client_cert_file: args.client_cert_file.clone(),
+        client_key_file: args.client_key_file.clone(),
+        ..Broker::default()
+    }
 }
 
 async fn converse(client: &mut Client, args: &Args) -> Result<()> {
@@ -174,7 +206,9 @@ mod tests {
         let config = chaski_daemon::config::Config::for_model("m");
         assert_eq!(args.node, config.node.name);
         assert_eq!(args.host, config.broker.host);
-        assert_eq!(args.port, config.broker.port());
+        assert_eq!(settings(&args).port(), config.broker.port());
+        let args = parse(&["Hello?", "--tls"]).expect("the system's certificates do");
+        assert_eq!(settings(&args).port(), 8883);
         assert!(!args.stream);
     }
 
@@ -206,6 +240,8 @@ mod tests {
             &["x", "--port", "70000"],
             &["x", "--username", "me"],
             &["x", "--password-file", "f"],
+            &["x", "--ca-file", "f"],
+            &["x", "--tls", "--client-key-file", "f"],
         ] {
             assert!(parse(line).is_err(), "{line:?}");
         }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chaski_daemon::mqtt::Tls;
 use chaski_daemon::wire::ErrorBody;
 use rumqttc::v5::ConnectionError;
 use rumqttc::v5::mqttbytes::v5::ConnectReturnCode;
@@ -20,12 +21,20 @@ pub enum ClientError {
     },
     /// Nothing listens there.
     #[error(
-        "no MQTT broker answers at {address} ({problem}): start one there, or name another with --host and --port"
+        "no MQTT broker answers at {address} ({problem}): start one there, name another with --host and --port, or give --tls if it wants that"
     )]
     NoBroker {
         /// Host and port.
         address: String,
         /// What the system says.
+        problem: String,
+    },
+    /// It is not the broker, or does not believe that it is us.
+    #[error("no connection to the broker at {address}: {problem}")]
+    Tls {
+        /// Host and port.
+        address: String,
+        /// What is wrong and what may help.
         problem: String,
     },
     /// The broker does not want us.
@@ -95,6 +104,12 @@ pub enum ClientError {
 impl ClientError {
     /// A failure of the connection, told apart by whether it ever was up.
     pub(super) fn of_connection(address: &str, was_up: bool, error: &ConnectionError) -> Self {
+        if let Some(problem) = Tls::describe(error) {
+            return Self::Tls {
+                address: address.to_owned(),
+                problem: options_for_keys(problem),
+            };
+        }
         match error {
             ConnectionError::ConnectionRefused(code) => Self::Refused {
                 address: address.to_owned(),
@@ -116,6 +131,20 @@ impl ClientError {
             },
         }
     }
+}
+
+/// The daemon names the keys of its configuration, where the command line has options.
+fn options_for_keys(text: String) -> String {
+    let options = [
+        "host",
+        "port",
+        "ca-file",
+        "client-cert-file",
+        "client-key-file",
+    ];
+    options.iter().fold(text, |text, name| {
+        text.replace(&format!("broker.{name}"), &format!("--{name}"))
+    })
 }
 
 fn remedy(code: ConnectReturnCode) -> &'static str {

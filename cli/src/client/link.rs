@@ -5,6 +5,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
+use chaski_daemon::mqtt::Tls;
 use rumqttc::NetworkOptions;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
@@ -23,6 +24,8 @@ pub struct BrokerAddress {
     pub port: u16,
     /// User name and password.
     pub credentials: Option<(String, String)>,
+    /// How to encrypt; `None`: not at all.
+    pub tls: Option<Tls>,
 }
 
 impl BrokerAddress {
@@ -74,6 +77,9 @@ impl Link {
         options.set_connection_timeout(10);
         if let Some((username, password)) = &broker.credentials {
             options.set_credentials(username.clone(), password.clone());
+        }
+        if let Some(tls) = &broker.tls {
+            options.set_transport(tls.transport());
         }
         // Room for the question; the default takes a table of 65,536 of them.
         options.set_outgoing_inflight_upper_limit(QUEUE as u16);
@@ -181,6 +187,7 @@ mod tests {
             host: "pi".to_owned(),
             port: 1883,
             credentials: None,
+            tls: None,
         };
         assert_eq!(address.label(), "pi:1883");
     }

@@ -100,6 +100,7 @@ async fn serve_and_ask(args: &Args, folder: &Path) -> Result<()> {
         host: broker.ip().to_string(),
         port: broker.port(),
         credentials: None,
+        tls: None,
     };
     let result = tokio::select! {
         result = converse(&address, &args.question) => result,

@@ -65,7 +65,14 @@ impl Tls {
         Ok(Some(Self(Arc::new(config))))
     }
 
-    pub(super) fn transport(&self) -> Transport {
+    /// What to do about a connection that TLS ended, in the words of `[broker]`; `None`
+    /// when it was something else.
+    pub fn describe(error: &ConnectionError) -> Option<String> {
+        describe(error)
+    }
+
+    /// For a connection of `rumqttc`.
+    pub fn transport(&self) -> Transport {
         Transport::Tls(TlsConfiguration::Rustls(Arc::clone(&self.0)))
     }
 }
