@@ -22,6 +22,9 @@ pub struct Args {
     /// Name of the node to ask
     #[arg(long, default_value = "board")]
     node: String,
+    /// Ask whichever node of this group takes the question
+    #[arg(long, value_name = "NAME", conflicts_with = "node")]
+    group: Option<String>,
     /// The broker's name or address
     #[arg(long, default_value = "localhost")]
     host: String,
@@ -84,7 +87,8 @@ pub async fn run(args: &Args) -> Result<()> {
             anyhow!("--{option} {}", problem.message)
         })?,
     };
-    let mut client = Client::connect(&broker, &args.node).await?;
+    let name = args.group.as_ref().unwrap_or(&args.node);
+    let mut client = Client::connect(&broker, name).await?;
     let result = converse(&mut client, args).await;
     client.close().await;
     result
@@ -104,7 +108,10 @@ fn settings(args: &Args) -> Broker {
 }
 
 async fn converse(client: &mut Client, args: &Args) -> Result<()> {
-    client.require_online().await?;
+    // A group has no status of its own.
+    if args.group.is_none() {
+        client.require_online().await?;
+    }
     let stream = args.stream || (!args.json && io::stdout().is_terminal());
     client.send(&request(args, stream)).await?;
     let patience = Duration::from_secs(args.timeout);
@@ -238,6 +245,7 @@ mod tests {
             &["x", "--max-tokens", "0"],
             &["x", "--timeout", "0"],
             &["x", "--port", "70000"],
+            &["x", "--node", "a", "--group", "b"],
             &["x", "--username", "me"],
             &["x", "--password-file", "f"],
             &["x", "--ca-file", "f"],

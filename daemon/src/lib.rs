@@ -17,4 +17,4 @@ mod run;
 pub mod service;
 pub mod wire;
 
-pub use run::{DaemonError, run, run_with};
+pub use run::{DaemonError, Reload, run, run_with};

@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use chaski_daemon::Reload;
 use chaski_daemon::config::Config;
 use chaski_daemon::mqtt::Tls;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
@@ -84,7 +86,11 @@ fn serve(file: &Path) -> anyhow::Result<ExitCode> {
         .context("cannot start the runtime")?;
     let result = runtime.block_on(async {
         let shutdown = shutdown_signal().context("cannot listen for signals")?;
-        chaski_daemon::run(config, shutdown)
+        let reload = Reload {
+            file: file.to_owned(),
+            asked: hangups().context("cannot listen for signals")?,
+        };
+        chaski_daemon::run(config, Some(reload), shutdown)
             .await
             .map_err(anyhow::Error::from)
     });
@@ -110,6 +116,20 @@ fn shutdown_signal() -> io::Result<impl Future<Output = ()>> {
         };
         info!(signal = name, "stopping");
     })
+}
+
+/// A message for each SIGHUP.
+fn hangups() -> io::Result<mpsc::Receiver<()>> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let (asked, hangups) = mpsc::channel(1);
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            info!(signal = "SIGHUP", "reading the configuration again");
+            // One that waits is enough.
+            let _ = asked.try_send(());
+        }
+    });
+    Ok(hangups)
 }
 
 /// Logs go to standard error; `RUST_LOG` chooses more or less than `info`.

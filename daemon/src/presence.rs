@@ -3,57 +3,85 @@
 use crate::config::Config;
 use crate::inference::Description;
 use crate::mqtt::{ContentType, Message};
-use crate::wire::{Info, LimitsInfo, STATUS_OFFLINE, STATUS_ONLINE};
+use crate::wire::{
+    Info, LimitsInfo, ModelInfo, STATUS_DRAINING, STATUS_OFFLINE, STATUS_ONLINE, Topics,
+};
 
 /// The retained messages about this node.
 #[derive(Debug)]
 pub(crate) struct Presence {
-    status_topic: String,
-    info_topic: String,
-    info: Vec<u8>,
+    topics: Topics,
+    info: Info,
+    draining: bool,
 }
 
 impl Presence {
-    pub(crate) fn new(config: &Config, description: Description) -> Self {
-        let info = Info {
-            node: config.node.name.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            model: description.model,
-            context_length: description.context_length,
-            backend: description.backend,
-            threads: description.threads,
-            load_seconds: description.load_seconds,
-            limits: LimitsInfo {
-                queue_depth: config.limits.queue_depth,
-                max_payload_bytes: config.limits.max_payload_bytes,
-                max_prompt_bytes: config.limits.max_prompt_bytes,
-                max_tokens: config.limits.max_tokens,
-            },
-        };
-        let topics = config.topics();
+    /// A node whose model is not loaded.
+    pub(crate) fn new(config: &Config, model: ModelInfo) -> Self {
         Self {
-            status_topic: topics.status(),
-            info_topic: topics.info(),
-            // Strings and numbers alone: this cannot fail.
-            info: serde_json::to_vec(&info).unwrap_or_default(),
+            topics: config.topics(),
+            info: Info {
+                node: config.node.name.clone(),
+                group: config.node.group.clone(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                model,
+                loaded: None,
+                limits: limits(config),
+            },
+            draining: false,
         }
     }
 
-    /// What is published whenever a connection is there.
-    pub(crate) fn online(&self) -> impl DoubleEndedIterator<Item = Message> + use<> {
+    /// The model is loaded.
+    pub(crate) fn loaded(&mut self, description: Description) {
+        self.info.model = description.model;
+        self.info.loaded = Some(description.loaded);
+    }
+
+    /// The model is not there any more.
+    pub(crate) fn unloaded(&mut self) {
+        self.info.loaded = None;
+    }
+
+    /// Other limits.
+    pub(crate) fn configure(&mut self, config: &Config) {
+        self.info.limits = limits(config);
+    }
+
+    /// Whether the node takes nothing new; true if that is news.
+    pub(crate) fn set_draining(&mut self, draining: bool) -> bool {
+        std::mem::replace(&mut self.draining, draining) != draining
+    }
+
+    /// What is published whenever a connection is there, and when it changes.
+    pub(crate) fn now(&self) -> impl DoubleEndedIterator<Item = Message> + use<> {
+        // Strings and numbers alone: this cannot fail.
+        let info = serde_json::to_vec(&self.info).unwrap_or_default();
         [
-            Message::retained(
-                self.info_topic.clone(),
-                self.info.clone(),
-                ContentType::Json,
-            ),
-            Message::retained(self.status_topic.clone(), STATUS_ONLINE, ContentType::Text),
+            Message::retained(self.topics.info(), info, ContentType::Json),
+            self.status(match self.draining {
+                true => STATUS_DRAINING,
+                false => STATUS_ONLINE,
+            }),
         ]
         .into_iter()
     }
 
     /// What is published last.
     pub(crate) fn offline(&self) -> Message {
-        Message::retained(self.status_topic.clone(), STATUS_OFFLINE, ContentType::Text)
+        self.status(STATUS_OFFLINE)
+    }
+
+    fn status(&self, status: &'static str) -> Message {
+        Message::retained(self.topics.status(), status, ContentType::Text)
+    }
+}
+
+fn limits(config: &Config) -> LimitsInfo {
+    LimitsInfo {
+        queue_depth: config.limits.queue_depth,
+        max_payload_bytes: config.limits.max_payload_bytes,
+        max_prompt_bytes: config.limits.max_prompt_bytes,
+        max_tokens: config.limits.max_tokens,
     }
 }

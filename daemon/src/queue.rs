@@ -65,12 +65,21 @@ pub struct Backlog<T> {
 impl<T> Backlog<T> {
     /// An empty backlog.
     pub fn new(bounds: Bounds) -> Self {
-        let depth = bounds.depth.min(BACKLOG_CAPACITY);
-        Self {
-            waiting: Vec::with_capacity(depth),
-            bounds: Bounds { depth, ..bounds },
+        let mut backlog = Self {
+            waiting: Vec::new(),
+            bounds,
             served: Deque::new(),
-        }
+        };
+        backlog.set_bounds(bounds);
+        backlog
+    }
+
+    /// Other bounds from now on; what waits stays.
+    pub fn set_bounds(&mut self, bounds: Bounds) {
+        let depth = bounds.depth.min(BACKLOG_CAPACITY);
+        self.bounds = Bounds { depth, ..bounds };
+        let more = depth.saturating_sub(self.waiting.len());
+        self.waiting.reserve_exact(more);
     }
 
     /// Whether a request of this client could wait; see [`Tag::again`].

@@ -5,10 +5,12 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use chaski_daemon::config::Config;
-use chaski_daemon::inference::{Completed, Description, Generator, Job, Loader};
+use chaski_daemon::config::{self, Config};
+use chaski_daemon::inference::{Completed, Description, Generator, Job, LoadError, Loader, Models};
 use chaski_daemon::refusal::Refusal;
-use chaski_daemon::wire::{CancelRequest, ChatRequest, Message, ModelInfo, Reply, Topics};
+use chaski_daemon::wire::{
+    CancelRequest, ChatRequest, LoadedInfo, Message, ModelInfo, Reply, Topics,
+};
 use chaski_daemon::{DaemonError, run_with};
 use chaski_engine::{FinishReason, Generated, Timings};
 use rumqttc::v5::mqttbytes::QoS;
@@ -25,25 +27,50 @@ const ENDLESS: usize = 7;
 
 struct Fake;
 
+fn info() -> ModelInfo {
+    ModelInfo {
+        name: "fake".into(),
+        family: "none".into(),
+        layers: 1,
+        hidden_size: 1,
+        heads: 1,
+        kv_heads: 1,
+        vocab_size: 1,
+        context_length: 1,
+        file_bytes: 0,
+        created_by: "test".into(),
+    }
+}
+
+/// Gives out generators, or none.
+struct Fakes {
+    broken: bool,
+}
+
+impl Models for Fakes {
+    fn look(&self, _: &config::Model) -> Result<ModelInfo, LoadError> {
+        Ok(info())
+    }
+
+    fn loader(&self, _: &config::Model) -> Loader {
+        let broken = self.broken;
+        Box::new(move || match broken {
+            true => Err("no such model".into()),
+            false => Ok(Box::new(Fake)),
+        })
+    }
+}
+
 impl Generator for Fake {
     fn description(&self) -> Description {
         Description {
-            model: ModelInfo {
-                name: "fake".into(),
-                family: "none".into(),
-                layers: 1,
-                hidden_size: 1,
-                heads: 1,
-                kv_heads: 1,
-                vocab_size: 1,
+            model: info(),
+            loaded: LoadedInfo {
                 context_length: 1,
-                file_bytes: 0,
-                created_by: "test".into(),
+                backend: "none".into(),
+                threads: 1,
+                load_seconds: 0.0,
             },
-            context_length: 1,
-            backend: "none".into(),
-            threads: 1,
-            load_seconds: 0.0,
         }
     }
 
@@ -190,8 +217,8 @@ fn config(address: SocketAddr) -> Config {
     config
 }
 
-fn fake() -> Loader {
-    Box::new(|| Ok(Box::new(Fake)))
+fn fake() -> Box<dyn Models> {
+    Box::new(Fakes { broken: false })
 }
 
 #[tokio::test]
@@ -200,7 +227,7 @@ async fn a_panic_is_told_to_all_and_ends_the_daemon() {
     let config = config(address);
     let topics = config.topics();
     let mut client = Client::connect(address).await;
-    let daemon = tokio::spawn(run_with(config, fake(), std::future::pending()));
+    let daemon = tokio::spawn(run_with(config, fake(), None, std::future::pending()));
     assert_eq!(client.next(&topics.status()).await.payload, "online");
     client.ask(&topics, false).await;
     let reply = client.next(&topics.reply("q")).await;
@@ -227,7 +254,7 @@ async fn a_generator_faster_than_the_broker_waits_and_nothing_is_lost() {
     let shutdown = async {
         let _ = stopped.await;
     };
-    let daemon = tokio::spawn(run_with(config, fake(), shutdown));
+    let daemon = tokio::spawn(run_with(config, fake(), None, shutdown));
     assert_eq!(client.next(&topics.status()).await.payload, "online");
     client.ask(&topics, true).await;
     let mut text = String::new();
@@ -259,7 +286,7 @@ async fn a_cancel_is_heard_by_a_generator_that_has_no_room_for_its_text() {
     let config = config(address);
     let topics = config.topics();
     let mut client = Client::connect(address).await;
-    let daemon = tokio::spawn(run_with(config, fake(), std::future::pending()));
+    let daemon = tokio::spawn(run_with(config, fake(), None, std::future::pending()));
     assert_eq!(client.next(&topics.status()).await.payload, "online");
     let request = ChatRequest {
         stream: Some(true),
@@ -285,7 +312,8 @@ async fn a_cancel_is_heard_by_a_generator_that_has_no_room_for_its_text() {
 
 #[tokio::test]
 async fn a_model_that_does_not_load_ends_the_daemon() {
-    let loader: Loader = Box::new(|| Err("no such model".into()));
-    let result = run_with(Config::for_model("none"), loader, std::future::pending()).await;
+    let models = Box::new(Fakes { broken: true });
+    let config = Config::for_model("none");
+    let result = run_with(config, models, None, std::future::pending()).await;
     assert!(matches!(result, Err(DaemonError::Load(e)) if e.to_string() == "no such model"));
 }

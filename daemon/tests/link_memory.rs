@@ -32,10 +32,7 @@ async fn a_link_takes_less_than_4_mb() {
         receive_maximum: 9,
         max_payload_bytes: 256 * 1024,
         last_will: Message::retained("status".into(), "offline", ContentType::Text),
-        topics: vec![Subscription {
-            filter: "in".into(),
-            qos: 1,
-        }],
+        topics: vec![Subscription::own("in".into(), 1)],
     };
     let before = resident();
     let link = Link::start(&settings);

@@ -83,6 +83,14 @@ pub(crate) struct Loaded {
 }
 
 impl Model {
+    /// Reads what a model folder says of itself, and checks that its files are there.
+    ///
+    /// # Errors
+    /// Says which file of the folder is missing or wrong.
+    pub fn look(folder: &Path) -> Result<Manifest, EngineError> {
+        Folder::open(folder).map(|folder| folder.manifest().clone())
+    }
+
     /// Loads a model folder.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ from pathlib import Path
 class Chaskid:
     """A daemon that a test starts, stops and kills; its log is kept."""
 
-    def __init__(self, program: Path, folder: Path, model_folder: Path, port: int, node: str, **sections: str):
+    def __init__(self, program: Path, folder: Path, model_folder: Path, port: int, node: str, /, **sections: str):
         """`sections` adds lines to a section: `limits="queue-depth = 1"`."""
         self.program = program
         self.node = node
@@ -26,7 +26,7 @@ class Chaskid:
             "generation": "temperature = 0.0\nrepetition-penalty = 1.0",
         }
         for name, lines in sections.items():
-            text[name] += "\n" + lines
+            text[name] = f"{text.get(name, '')}\n{lines}"
         self.config_file.write_text(
             "".join(f"[{name}]\n{lines}\n\n" for name, lines in text.items()), encoding="utf-8"
         )

@@ -204,7 +204,7 @@ async fn run_node(
     config: Config,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), chaski_daemon::DaemonError> {
-    chaski_daemon::run(config, shutdown).await
+    chaski_daemon::run(config, None, shutdown).await
 }
 
 fn early_end(

@@ -39,12 +39,25 @@ impl Config {
         self.delivery.check(&mut found);
         self.check_generation(&mut found);
         self.stream.check(&mut found);
+        self.control.check(&mut found);
         found.0
     }
 
     fn check_node_and_broker(&self, found: &mut Problems) {
         if let Err(e) = check_node_name(&self.node.name) {
             found.add("node.name", e);
+        }
+        if let Some(group) = &self.node.group {
+            match check_node_name(group) {
+                Err(e) => found.add("node.group", e),
+                Ok(()) if *group == self.node.name => {
+                    found.add(
+                        "node.group",
+                        "is the node's own name; give the group another",
+                    );
+                }
+                Ok(()) => {}
+            }
         }
         let broker = &self.broker;
         let host_bad = |c: char| c.is_whitespace() || c.is_control() || c == '/';
@@ -214,6 +227,8 @@ mod tests {
     fn all_problems_are_told_at_once() {
         let mut config = Config::for_model("");
         config.node.name = "a/b".into();
+        config.node.group = Some("$share".into());
+        config.control.models_folder = Some("".into());
         config.broker.host = "mqtt://pi".into();
         config.broker.port = Some(0);
         config.broker.keep_alive = 4;
@@ -229,6 +244,7 @@ mod tests {
             keys(&config),
             [
                 "node.name",
+                "node.group",
                 "broker.host",
                 "broker.port",
                 "broker.keep-alive",
@@ -242,8 +258,18 @@ mod tests {
                 "model.prompt-lookup",
                 "limits.queue-depth",
                 "generation.temperature",
+                "control.models-folder",
             ]
         );
+    }
+
+    #[test]
+    fn a_group_is_not_the_node() {
+        let mut config = Config::for_model("m");
+        config.node.group = Some("house".into());
+        assert_eq!(keys(&config), [""; 0]);
+        config.node.group = Some(config.node.name.clone());
+        assert_eq!(keys(&config), ["node.group"]);
     }
 
     #[test]

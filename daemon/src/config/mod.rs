@@ -4,10 +4,12 @@
 //! equal to the defaults here.
 
 mod check;
+mod control;
 mod credentials;
 mod delivery;
 mod limits;
 mod read;
+mod reload;
 mod secret;
 mod stream;
 mod tls;
@@ -17,6 +19,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 pub use check::Problem;
+pub use control::Control;
 pub use delivery::Delivery;
 pub use limits::Limits;
 pub use read::ConfigError;
@@ -50,6 +53,12 @@ pub struct Config {
     /// How the text of a streamed answer is put into messages.
     #[serde(default)]
     pub stream: Stream,
+    /// What the node may be told over MQTT.
+    #[serde(default)]
+    pub control: Control,
+    /// What the log may hold.
+    #[serde(default)]
+    pub log: Log,
 }
 
 /// `[node]`
@@ -58,6 +67,16 @@ pub struct Config {
 pub struct Node {
     /// Second level of every topic.
     pub name: String,
+    /// The group whose questions it answers too, in turn with the others of it.
+    pub group: Option<String>,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Log {
+    /// Whether prompts and answers are in it.
+    pub prompts: bool,
 }
 
 /// `[broker]`
@@ -100,6 +119,9 @@ pub struct Broker {
 pub struct Model {
     /// The folder `chaski-quantize` wrote.
     pub folder: PathBuf,
+    /// When it is loaded.
+    #[serde(default)]
+    pub load: Load,
     /// Tokens of prompt and answer together; `None`: the engine's default.
     #[serde(default)]
     pub context_length: Option<usize>,
@@ -124,6 +146,17 @@ pub struct Model {
     /// Most tokens of an answer to draft from the text before them; 0: none.
     #[serde(default)]
     pub prompt_lookup: usize,
+}
+
+/// `model.load`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Load {
+    /// Before the node is online.
+    #[default]
+    Start,
+    /// When the first request comes.
+    FirstRequest,
 }
 
 /// `model.activations`
@@ -178,6 +211,7 @@ impl Default for Node {
     fn default() -> Self {
         Self {
             name: "board".to_owned(),
+            group: None,
         }
     }
 }
@@ -208,6 +242,7 @@ impl Model {
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self {
             folder: folder.into(),
+            load: Load::default(),
             context_length: None,
             threads: None,
             cores: None,
@@ -231,12 +266,20 @@ impl Config {
             delivery: Delivery::default(),
             generation: Generation::default(),
             stream: Stream::default(),
+            control: Control::default(),
+            log: Log::default(),
         }
     }
 
     /// The topics of this node.
     pub fn topics(&self) -> Topics {
         Topics::new(&self.node.name)
+    }
+
+    /// Those of its group, if it is in one.
+    pub fn group_topics(&self) -> Option<Topics> {
+        let group = self.node.group.as_ref()?;
+        Some(Topics::of_group(group, &self.node.name))
     }
 
     /// The MQTT client id.

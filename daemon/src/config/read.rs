@@ -92,6 +92,11 @@ impl Config {
         if !self.model.folder.as_os_str().is_empty() {
             self.model.folder = folder.join(&self.model.folder);
         }
+        if let Some(models) = &mut self.control.models_folder
+            && !models.as_os_str().is_empty()
+        {
+            *models = folder.join(&models);
+        }
         let mut problems = Vec::new();
         for (key, file) in self.broker.files_mut() {
             match (file.strip_prefix(CREDENTIALS_DIRECTORY), credentials) {
@@ -123,6 +128,14 @@ impl Config {
             });
         }
         problems.extend(self.broker.credentials().err());
+        if let Some(models) = &self.control.models_folder
+            && !models.is_dir()
+        {
+            problems.push(Problem {
+                key: "control.models-folder",
+                message: format!("{} is no folder", models.display()),
+            });
+        }
         problems
     }
 }

@@ -9,27 +9,37 @@ use chaski_engine::{
 };
 use serde_json::{Value, json};
 
-use super::{Completed, Description, Generator, Job, Loader, Prompt};
+use super::{Completed, Description, Generator, Job, LoadError, Loader, Models, Prompt};
 use crate::config;
 use crate::refusal::Refusal;
-use crate::wire::{ErrorCode, ModelInfo};
+use crate::wire::{ErrorCode, LoadedInfo, ModelInfo};
 
-/// Loads the configured model when it is called, on the inference thread.
-pub fn load_engine(settings: &config::Model) -> Loader {
-    let folder = settings.folder.clone();
-    let options = load_options(settings);
-    let prompt_lookup = settings.prompt_lookup;
-    Box::new(move || {
-        // The thread's core is pinned with those of the others.
-        let model = Model::load(&folder, &options?)?;
-        let session = model.session()?;
-        Ok(Box::new(EngineGenerator {
-            folder,
-            model,
-            session,
-            prompt_lookup,
-        }))
-    })
+/// Models by `chaski-engine`.
+#[derive(Clone, Copy, Debug)]
+pub struct Engine;
+
+impl Models for Engine {
+    fn look(&self, settings: &config::Model) -> Result<ModelInfo, LoadError> {
+        let manifest = Model::look(&settings.folder)?;
+        Ok(model_info(&settings.folder, &manifest))
+    }
+
+    fn loader(&self, settings: &config::Model) -> Loader {
+        let folder = settings.folder.clone();
+        let options = load_options(settings);
+        let prompt_lookup = settings.prompt_lookup;
+        Box::new(move || {
+            // The thread's core is pinned with those of the others.
+            let model = Model::load(&folder, &options?)?;
+            let session = model.session()?;
+            Ok(Box::new(EngineGenerator {
+                folder,
+                model,
+                session,
+                prompt_lookup,
+            }))
+        })
+    }
 }
 
 fn load_options(settings: &config::Model) -> Result<LoadOptions, EngineError> {
@@ -74,10 +84,12 @@ impl Generator for EngineGenerator {
     fn description(&self) -> Description {
         Description {
             model: model_info(&self.folder, self.model.manifest()),
-            context_length: self.model.context_length(),
-            backend: self.model.kernel_backend().to_owned(),
-            threads: self.model.threads(),
-            load_seconds: self.model.load_time().as_secs_f64(),
+            loaded: LoadedInfo {
+                context_length: self.model.context_length(),
+                backend: self.model.kernel_backend().to_owned(),
+                threads: self.model.threads(),
+                load_seconds: self.model.load_time().as_secs_f64(),
+            },
         }
     }
 

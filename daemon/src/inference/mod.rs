@@ -10,12 +10,13 @@ use std::ops::ControlFlow;
 
 use chaski_engine::Generated;
 
-pub use engine::load_engine;
+pub use engine::Engine;
 pub use job::{Cancel, Chunking, Job, Prompt, SamplingOverrides};
 pub use thread::{Event, Finished, Inference};
 
+use crate::config;
 use crate::refusal::Refusal;
-use crate::wire::ModelInfo;
+use crate::wire::{LoadedInfo, ModelInfo};
 
 /// What the daemon needs of a model; the engine has it, and so have the tests' fakes.
 ///
@@ -32,6 +33,15 @@ pub trait Generator {
         job: &Job,
         emit: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Completed, Refusal>;
+}
+
+/// Where models come from; the tests have another.
+pub trait Models: Send + Sync {
+    /// What a model says of itself before it is loaded, and whether it can be at all.
+    fn look(&self, settings: &config::Model) -> Result<ModelInfo, LoadError>;
+
+    /// Loads it when called.
+    fn loader(&self, settings: &config::Model) -> Loader;
 }
 
 /// Makes a generator on the inference thread.
@@ -52,14 +62,8 @@ pub struct Completed {
 /// The loaded model, as `info` shows it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Description {
-    /// Its figures.
+    /// What it says of itself.
     pub model: ModelInfo,
-    /// Tokens of prompt and answer together.
-    pub context_length: usize,
-    /// Kernels in use.
-    pub backend: String,
-    /// Threads that compute.
-    pub threads: usize,
-    /// Seconds it took to load.
-    pub load_seconds: f64,
+    /// What it is here.
+    pub loaded: LoadedInfo,
 }

@@ -59,11 +59,22 @@ pub struct Inference {
 impl Inference {
     /// Starts the thread, which first makes its generator.
     pub fn start(loader: Loader) -> io::Result<Self> {
+        Self::start_after(None, loader)
+    }
+
+    /// Starts the thread, which first sees another one to its end, so that there is never
+    /// memory for two models.
+    pub fn start_after(before: Option<Self>, loader: Loader) -> io::Result<Self> {
         let (jobs, job_queue) = channel();
         let (event_queue, events) = channel();
         let thread = std::thread::Builder::new()
             .name("inference".to_owned())
-            .spawn(move || work(loader, &job_queue, &event_queue))?;
+            .spawn(move || {
+                if let Some(before) = before {
+                    before.end();
+                }
+                work(loader, &job_queue, &event_queue);
+            })?;
         Ok(Self {
             jobs,
             events,
@@ -83,6 +94,18 @@ impl Inference {
     /// The next event; `None` when the thread is gone. Can be dropped at any time.
     pub async fn next_event(&self) -> Option<Event> {
         self.events.recv().await
+    }
+
+    /// Waits until the thread has ended, which it does after the job it is at.
+    fn end(self) {
+        let Self {
+            jobs,
+            events,
+            thread,
+        } = self;
+        drop((jobs, events));
+        // How it ended does not matter any more.
+        let _ = thread.map(JoinHandle::join);
     }
 
     /// Waits for a thread that has ended, and says whether it panicked, with the

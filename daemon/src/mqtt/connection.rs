@@ -18,14 +18,14 @@ use tracing::{error, info, warn};
 use super::Request;
 use super::backoff::Backoff;
 use super::failure::Failure;
-use super::link::Subscription;
 use super::options::INFLIGHT_LIMIT;
 use super::outbox::{Room, WINDOW};
 use super::poison::Poison;
+use super::subscriptions::{Subscription, Topics};
 
 /// Requests in `rumqttc`'s own channel beside acknowledgements: a window of each
-/// kind of message, a subscription, a disconnect.
-const CHANNEL: usize = 2 * WINDOW + 2;
+/// kind of message, subscriptions and their ends, a disconnect.
+const CHANNEL: usize = 2 * WINDOW + 16;
 /// A connection that was up for so long works: the next failure is a first one.
 const STABLE: Duration = Duration::from_secs(30);
 
@@ -68,7 +68,7 @@ enum End {
 /// Makes one connection after the other.
 pub(super) struct Connector {
     pub(super) options: MqttOptions,
-    pub(super) topics: Vec<Subscription>,
+    pub(super) topics: Topics,
     /// Requests that may be without acknowledgement.
     pub(super) receive_maximum: u16,
     /// How much longer than two keep-alives a poll may give no sign.
@@ -126,6 +126,7 @@ impl Connector {
             generation,
             connector: self,
             since: None,
+            asked_for: Vec::new(),
             subscribed: false,
         };
         let end = connection.serve().await;
@@ -140,6 +141,8 @@ struct Connection<'a> {
     connector: &'a Connector,
     /// When the broker accepted us.
     since: Option<Instant>,
+    /// What we subscribed to first of all.
+    asked_for: Vec<Subscription>,
     subscribed: bool,
 }
 
@@ -184,6 +187,15 @@ impl Connection<'_> {
     async fn pass_on(&mut self, event: Event) -> Option<End> {
         let signal = match event {
             Event::Incoming(Packet::ConnAck(ack)) => self.on_connected(&ack),
+            // Of a subscription that was paused meanwhile.
+            Event::Incoming(Packet::SubAck(ack)) if self.subscribed => {
+                match ack.return_codes.iter().find(|code| !is_granted(code)) {
+                    None => return None,
+                    Some(code) => Err(Failure::new(format!(
+                        "the broker refuses a subscription that it had allowed ({code:?})"
+                    ))),
+                }
+            }
             Event::Incoming(Packet::SubAck(ack)) => self.on_subscribed(&ack),
             Event::Incoming(Packet::Publish(publish)) => self.on_publish(publish),
             Event::Incoming(Packet::PubAck(ack)) => Ok(Signal::Acked {
@@ -213,7 +225,11 @@ impl Connection<'_> {
     fn on_connected(&mut self, ack: &ConnAck) -> Result<Signal, Failure> {
         self.since = Some(Instant::now());
         lift_window(&mut self.event_loop);
-        subscribe(&self.client, &self.connector.topics)?;
+        let (wanted, unwanted) = self.connector.topics.now();
+        subscribe(&self.client, &wanted)?;
+        // The session at the broker may have them from before.
+        unsubscribe(&self.client, &unwanted)?;
+        self.asked_for = wanted;
         Ok(Signal::Connected(Connected {
             client: self.client.clone(),
             generation: self.generation,
@@ -222,7 +238,7 @@ impl Connection<'_> {
     }
 
     fn on_subscribed(&mut self, ack: &SubAck) -> Result<Signal, Failure> {
-        if let Some(reason) = refused(ack, &self.connector.topics) {
+        if let Some(reason) = refused(ack, &self.asked_for) {
             return Err(Failure::new(reason));
         }
         self.subscribed = true;
@@ -298,7 +314,7 @@ fn room(ack: &ConnAck) -> Room {
     }
 }
 
-fn subscribe(client: &AsyncClient, topics: &[Subscription]) -> Result<(), Failure> {
+pub(super) fn subscribe(client: &AsyncClient, topics: &[Subscription]) -> Result<(), Failure> {
     let filters = topics.iter().map(|topic| Filter {
         path: topic.filter.clone(),
         qos: match topic.qos {
@@ -314,17 +330,30 @@ fn subscribe(client: &AsyncClient, topics: &[Subscription]) -> Result<(), Failur
         .map_err(|e| Failure::new(e.to_string()))
 }
 
+pub(super) fn unsubscribe(client: &AsyncClient, topics: &[Subscription]) -> Result<(), Failure> {
+    for topic in topics {
+        client
+            .try_unsubscribe(topic.filter.clone())
+            .map_err(|e| Failure::new(e.to_string()))?;
+    }
+    Ok(())
+}
+
 /// Why the broker does not let us listen, if it does not.
 fn refused(ack: &SubAck, topics: &[Subscription]) -> Option<String> {
     let mut answers = topics.iter().zip(&ack.return_codes);
     answers
-        .find(|(_, code)| !matches!(code, SubscribeReasonCode::Success(_)))
+        .find(|(_, code)| !is_granted(code))
         .map(|(topic, code)| {
             format!(
                 "the broker refuses the subscription to {} ({code:?}): check its access rules",
                 topic.filter
             )
         })
+}
+
+fn is_granted(code: &SubscribeReasonCode) -> bool {
+    matches!(code, SubscribeReasonCode::Success(_))
 }
 
 /// Why the broker will not have a message, if it will not.
@@ -353,6 +382,7 @@ mod tests {
         Subscription {
             filter: filter.to_owned(),
             qos: 1,
+            shared: false,
         }
     }
 

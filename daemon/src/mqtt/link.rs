@@ -11,8 +11,9 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::acks::Ledger;
-use super::connection::{Connected, Connector, Signal, acknowledge};
+use super::connection::{Connected, Connector, Signal, acknowledge, subscribe, unsubscribe};
 use super::options::mqtt_options;
+use super::subscriptions::{Subscription, Topics};
 use super::{Delivered, Message, Outbox, Receipt, Request, Tls};
 use crate::config::Secret;
 
@@ -51,15 +52,6 @@ pub struct LinkSettings {
     pub topics: Vec<Subscription>,
 }
 
-/// Something to listen to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Subscription {
-    /// A topic, or a filter of topics.
-    pub filter: String,
-    /// Most that messages come with: 0 or 1.
-    pub qos: u8,
-}
-
 /// What a link tells.
 #[derive(Debug, PartialEq, Eq)]
 pub enum LinkEvent {
@@ -87,6 +79,7 @@ pub enum LinkEvent {
 pub struct Link {
     /// Messages to send; [`Self::pump`] sends them.
     pub outbox: Outbox,
+    topics: Topics,
     acks: Ledger,
     signals: mpsc::Receiver<Signal>,
     connection: Option<Connected>,
@@ -107,9 +100,10 @@ impl Link {
     pub fn start_with_grace(settings: &LinkSettings, grace: Duration) -> Self {
         let (sender, signals) = mpsc::channel(SIGNALS);
         let leaving = Arc::new(AtomicBool::new(false));
+        let topics = Topics::new(settings.topics.clone());
         let connector = Connector {
             options: mqtt_options(settings),
-            topics: settings.topics.clone(),
+            topics: topics.clone(),
             receive_maximum: settings.receive_maximum,
             grace,
             leaving: Arc::clone(&leaving),
@@ -117,6 +111,7 @@ impl Link {
         };
         Self {
             outbox: Outbox::default(),
+            topics,
             acks: Ledger::default(),
             signals,
             connection: None,
@@ -188,6 +183,29 @@ impl Link {
     /// Whether there is a connection now.
     pub fn is_connected(&self) -> bool {
         self.connection.is_some()
+    }
+
+    /// Whether there is a connection that is told of, and all is subscribed to.
+    pub fn is_up(&self) -> bool {
+        self.subscribed
+    }
+
+    /// Leaves the shared subscriptions to others, on this connection and those after it,
+    /// or takes part again. Never waits.
+    pub fn pause_shared(&mut self, paused: bool) {
+        let changed = self.topics.pause_shared(paused);
+        let Some(Connected { client, .. }) = &self.connection else {
+            return;
+        };
+        let done = match paused {
+            true => unsubscribe(client, &changed),
+            false if changed.is_empty() => Ok(()),
+            false => subscribe(client, &changed),
+        };
+        if let Err(failure) = done {
+            // The connection is about to be reported as lost; the next one makes it good.
+            debug!(reason = failure.reason, "the subscriptions stay for now");
+        }
     }
 
     /// Tells the broker that it need not keep a request any longer, as soon as all

@@ -33,9 +33,11 @@ mod message;
 mod options;
 mod outbox;
 mod poison;
+mod subscriptions;
 mod tls;
 
-pub use link::{Link, LinkEvent, LinkSettings, Subscription};
+pub use link::{Link, LinkEvent, LinkSettings};
 pub use message::{ContentType, Message, Receipt, Request};
 pub use outbox::{Delivered, Outbox};
+pub use subscriptions::Subscription;
 pub use tls::Tls;

@@ -122,10 +122,18 @@ impl Outbox {
         while self.droppable.is_too_much() && self.drop_oldest() {}
     }
 
-    /// Adds messages about the present connection, to go before all others. They
-    /// are dropped with it.
+    /// Adds messages about the present connection, to go before all others, in place of
+    /// what waits of that kind for the same topics. They are dropped with it.
     pub fn push_presence(&mut self, messages: impl DoubleEndedIterator<Item = Message>) {
         for message in messages.rev() {
+            let droppable = &mut self.droppable;
+            self.waiting.retain(|entry| {
+                let kept = entry.kind != Kind::Presence || entry.message.topic != message.topic;
+                if !kept {
+                    droppable.remove(entry);
+                }
+                kept
+            });
             let entry = Entry {
                 message,
                 kind: Kind::Presence,

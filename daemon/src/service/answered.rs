@@ -34,12 +34,24 @@ pub(super) struct AnswerCache {
 
 impl AnswerCache {
     pub(super) fn new(config: &Delivery) -> Self {
-        Self {
+        let mut cache = Self {
             entries: VecDeque::new(),
             bytes: 0,
-            most_time: config.dedup_time(),
-            most_entries: config.dedup_entries,
-            most_bytes: config.dedup_bytes,
+            most_time: Duration::ZERO,
+            most_entries: 0,
+            most_bytes: 0,
+        };
+        cache.configure(config);
+        cache
+    }
+
+    /// Other bounds from now on.
+    pub(super) fn configure(&mut self, config: &Delivery) {
+        self.most_time = config.dedup_time();
+        self.most_entries = config.dedup_entries;
+        self.most_bytes = config.dedup_bytes;
+        while self.entries.len() > self.most_entries || self.bytes > self.most_bytes {
+            self.forget_oldest();
         }
     }
 

@@ -82,6 +82,11 @@ impl Deliveries {
         }
     }
 
+    /// Other bounds of the cache from now on.
+    pub(super) fn configure(&mut self, config: &Delivery) {
+        self.cache.configure(config);
+    }
+
     /// A request came: keeps its receipt if its answer is under way.
     pub(super) fn arrived(
         &mut self,

@@ -5,6 +5,7 @@
 mod accept;
 mod answered;
 mod cancel;
+mod control;
 mod delivery;
 mod estimate;
 mod identity;
@@ -20,9 +21,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tracing::{debug, info};
 
+pub use control::{Asker, Command, Done};
 pub use output::{Counts, Outcome, Output};
 
-use crate::config::{Config, Limits};
+use crate::config::{Config, Control, Limits};
 use crate::inference::{Cancel, Chunking, Job, SamplingOverrides};
 use crate::mqtt::Request;
 use crate::queue::{Backlog, Full, Tag};
@@ -42,6 +44,7 @@ use route::{Refused, Route};
 #[derive(Debug)]
 pub struct Service {
     topics: Topics,
+    group: Option<Topics>,
     limits: Limits,
     sampling: SamplingOverrides,
     chunking: Chunking,
@@ -61,6 +64,10 @@ pub struct Service {
     /// Whether the broker keeps requests while we are away.
     has_session: bool,
     stopping: bool,
+    /// Whether it ends what it has and takes nothing new.
+    draining: bool,
+    control: Control,
+    log_prompts: bool,
 }
 
 /// A request that is new to us.
@@ -78,6 +85,7 @@ impl Service {
         let limits = config.limits.clone();
         Self {
             topics: config.topics(),
+            group: config.group_topics(),
             sampling: SamplingOverrides::from(&config.generation),
             chunking: Chunking::from(&config.stream),
             system_prompt: config.generation.system_prompt.clone(),
@@ -93,23 +101,71 @@ impl Service {
             counts: Counts::default(),
             has_session: config.broker.session_expiry > 0,
             stopping: false,
+            draining: false,
+            control: config.control.clone(),
+            log_prompts: config.log.prompts,
             limits,
         }
     }
 
+    /// Takes over what of a configuration can change while it runs, see
+    /// [`Config::take_over`]. What waits stays.
+    pub fn configure(&mut self, config: &Config) {
+        self.limits = config.limits.clone();
+        self.sampling = SamplingOverrides::from(&config.generation);
+        self.chunking = Chunking::from(&config.stream);
+        self.system_prompt = config.generation.system_prompt.clone();
+        self.backlog.set_bounds(self.limits.queue());
+        self.deliveries.configure(&config.delivery);
+        let (per_minute, burst) = (self.limits.rate_per_minute, self.limits.rate_burst);
+        self.buckets.set_pace(per_minute, burst);
+        self.control = config.control.clone();
+        self.log_prompts = config.log.prompts;
+    }
+
+    /// Answers with the model of this name from now on.
+    pub fn set_model(&mut self, name: String) {
+        self.model = name;
+    }
+
     /// Takes a message that came in.
     pub fn on_request(&mut self, request: &Request, now: Instant, out: &mut Vec<Output>) {
-        let chat = request.topic == self.topics.chat();
-        if chat || request.topic == self.topics.ask() {
+        if let Some(chat) = self.is_chat(&request.topic) {
             self.on_question(chat, request, now, out);
             return;
         }
         if request.topic == self.topics.cancel() {
             self.on_cancel(request, now, out);
+        } else if request.topic == self.topics.control() {
+            self.on_control(request, out);
         } else {
             debug!(topic = request.topic, "not a topic of ours");
         }
         out.extend(request.receipt.map(Output::Ack));
+    }
+
+    /// Whether a question on this topic is JSON; `None`: none comes there.
+    fn is_chat(&self, topic: &str) -> Option<bool> {
+        let all = [Some(&self.topics), self.group.as_ref()];
+        let mut all = all.into_iter().flatten();
+        all.find_map(|topics| match topic {
+            _ if topic == topics.chat() => Some(true),
+            _ if topic == topics.ask() => Some(false),
+            _ => None,
+        })
+    }
+
+    fn is_of_group(&self, topic: &str) -> bool {
+        let group = self.group.as_ref();
+        group.is_some_and(|group| topic == group.chat() || topic == group.ask())
+    }
+
+    /// Where the answers to a question on this topic go that names no response topic.
+    fn topics_of(&self, topic: &str) -> &Topics {
+        match &self.group {
+            Some(group) if self.is_of_group(topic) => group,
+            _ => &self.topics,
+        }
     }
 
     fn on_question(&mut self, chat: bool, request: &Request, now: Instant, out: &mut Vec<Output>) {
@@ -154,27 +210,33 @@ impl Service {
     /// Checks first what costs least, so that a flood of requests costs little.
     fn admitted(&mut self, chat: bool, arrival: &Arrival<'_>) -> Result<Accepted, Refused> {
         let request = arrival.request;
-        if let Err(refusal) = self.room_for(arrival) {
+        let room = self.room_for(arrival);
+        let topics = self.topics_of(&request.topic);
+        if let Err(refusal) = room {
             let route = if chat {
                 let id = arrival.sender.id.clone();
                 let usable = id.filter(|id| check_id(id).is_ok());
-                Route::for_chat(request, &self.topics, &self.limits, usable)?
+                Route::for_chat(request, topics, &self.limits, usable)?
             } else {
-                Route::for_ask(request, &self.topics, &self.limits)?
+                Route::for_ask(request, topics, &self.limits)?
             };
             return Err(Box::new((route, refusal)));
         }
         if chat {
-            accept::chat(request, &self.topics, &self.limits)
+            accept::chat(request, topics, &self.limits)
         } else {
             let system = self.system_prompt.as_deref();
-            accept::ask(request, &self.topics, &self.limits, system)
+            accept::ask(request, topics, &self.limits, system)
         }
     }
 
     fn room_for(&mut self, arrival: &Arrival<'_>) -> Result<(), Refusal> {
         if self.stopping {
             return Err(stopping());
+        }
+        // What the broker gave us of the group's it gives to no other.
+        if self.draining && !self.is_of_group(&arrival.request.topic) {
+            return Err(draining());
         }
         let client = arrival.sender.client;
         // One that the broker sends again was counted when it came first.
@@ -242,6 +304,10 @@ impl Service {
             Ok(()) => {
                 let bytes = request.payload.len();
                 info!(id, bytes, waiting = self.backlog.len(), "request");
+                if self.log_prompts {
+                    let prompt = String::from_utf8_lossy(&request.payload);
+                    info!(id, ?prompt, "its prompt");
+                }
             }
             Err((full, waiting)) => {
                 let refusal = self.busy(full, now);
@@ -297,6 +363,13 @@ fn stopping() -> Refusal {
     Refusal::new(
         ErrorCode::ShuttingDown,
         "this node is going down: try again later or ask another",
+    )
+}
+
+fn draining() -> Refusal {
+    Refusal::new(
+        ErrorCode::Draining,
+        "this node was told to take nothing new: ask another, or have it told to resume",
     )
 }
 

@@ -1,5 +1,6 @@
 //! What the service asks of its surroundings, and what it counts.
 
+use super::{Asker, Command};
 use crate::mqtt::{Message, Receipt};
 
 /// Something to do, in the order given.
@@ -17,6 +18,13 @@ pub enum Output {
     },
     /// Tell the broker that it may forget a request.
     Ack(Receipt),
+    /// Do what the node was told, and tell [`super::Service::on_done`] what came of it.
+    Control {
+        /// What.
+        command: Command,
+        /// Who wants to know.
+        asker: Asker,
+    },
 }
 
 /// What became of the last message of a reply.

@@ -34,6 +34,12 @@ impl Buckets {
         }
     }
 
+    /// Another pace from now on; who has used up how much is not forgotten.
+    pub(super) fn set_pace(&mut self, per_minute: usize, burst: usize) {
+        self.per_second = per_minute as f64 / 60.0;
+        self.burst = burst as f64;
+    }
+
     /// Counts a request, or says when the next one is allowed.
     pub(super) fn take(&mut self, client: u64, now: Instant) -> Result<(), Duration> {
         if self.per_second == 0.0 {

@@ -21,6 +21,7 @@ const ASSISTANT: &str = "assistant";
 pub(super) struct Answer {
     form: Form,
     id: String,
+    node: String,
     model: String,
     created: u64,
     waited: Duration,
@@ -56,6 +57,7 @@ impl Answer {
                 },
             },
             id: route.id().unwrap_or_default().to_owned(),
+            node: route.node().to_owned(),
             model,
             created,
             waited,
@@ -84,6 +86,7 @@ impl Answer {
         let whole = Self {
             form,
             id: self.id.clone(),
+            node: self.node.clone(),
             model: self.model.clone(),
             ..*self
         };
@@ -103,6 +106,7 @@ impl Answer {
                 object: ChatCompletion::OBJECT.to_owned(),
                 created: self.created,
                 model: self.model,
+                node: self.node,
                 choices: vec![Choice {
                     index: 0,
                     message: message(&generated.text),
@@ -138,6 +142,7 @@ impl Answer {
             object: ChatChunk::OBJECT.to_owned(),
             created: self.created,
             model: self.model.clone(),
+            node: self.node.clone(),
             sequence,
             choices: vec![ChunkChoice {
                 index: 0,
@@ -166,6 +171,7 @@ pub(super) fn error(route: &Route, refusal: &Refusal) -> Vec<u8> {
     if route.is_json() {
         let id = route.id().map(str::to_owned);
         let mut reply = ErrorReply::new(id, refusal.code, &refusal.message);
+        reply.node = Some(route.node().to_owned());
         // One digit after the point: more would feign what an estimate is not.
         let seconds = |time: Duration| (time.as_secs_f64() * 10.0).ceil() / 10.0;
         reply.error.retry_after_seconds = refusal.retry_after.map(seconds);

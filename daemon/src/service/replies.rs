@@ -39,6 +39,9 @@ impl Service {
             seconds = (generated.timings.prefill + generated.timings.decode).as_secs_f64(),
             "answered"
         );
+        if self.log_prompts {
+            info!(id = route.id(), answer = ?generated.text, "its answer");
+        }
         let whole = answer.replay(completed);
         let message = route.done(answer.finish(completed), finish_reason);
         let replay = match whole {

@@ -155,6 +155,11 @@ impl Route {
         self.id.as_deref()
     }
 
+    /// Who answers.
+    pub(super) fn node(&self) -> &str {
+        &self.node
+    }
+
     /// The id of the request, or this one from now on.
     pub(super) fn id_or(&mut self, make: impl FnOnce() -> String) -> String {
         self.id.get_or_insert_with(make).clone()

@@ -1,4 +1,5 @@
 mod cancelling;
+mod controlling;
 mod delivering;
 mod limiting;
 mod node;
@@ -219,7 +220,7 @@ fn an_error_of_the_generator_reaches_the_client() {
     }));
     assert_eq!(
         parsed(&reply),
-        json!({"id": "a", "error": {
+        json!({"id": "a", "node": "n", "error": {
             "code": "context_length_exceeded", "message": "too long", "type": "invalid_request_error"
         }})
     );

@@ -39,13 +39,19 @@ pub enum ErrorCode {
     NotFound,
     /// The daemon is going down.
     ShuttingDown,
+    /// The node takes nothing new until it is told to resume.
+    Draining,
+    /// The model cannot be loaded.
+    ModelUnavailable,
+    /// The configuration file cannot be used.
+    InvalidConfig,
     /// A fault of the daemon.
     Internal,
 }
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 21] = [
         Self::InvalidUtf8,
         Self::InvalidJson,
         Self::InvalidRequest,
@@ -63,6 +69,9 @@ impl ErrorCode {
         Self::ReplyTooLarge,
         Self::NotFound,
         Self::ShuttingDown,
+        Self::Draining,
+        Self::ModelUnavailable,
+        Self::InvalidConfig,
         Self::Internal,
     ];
 
@@ -86,6 +95,9 @@ impl ErrorCode {
             Self::ReplyTooLarge => "reply_too_large",
             Self::NotFound => "not_found",
             Self::ShuttingDown => "shutting_down",
+            Self::Draining => "draining",
+            Self::ModelUnavailable => "model_unavailable",
+            Self::InvalidConfig => "invalid_config",
             Self::Internal => "internal_error",
         }
     }
@@ -93,10 +105,14 @@ impl ErrorCode {
     /// OpenAI's coarser class: whose fault it is.
     pub fn kind(self) -> &'static str {
         match self {
-            Self::Busy | Self::RateLimited | Self::Expired | Self::ShuttingDown => {
-                "overloaded_error"
+            Self::Busy
+            | Self::RateLimited
+            | Self::Expired
+            | Self::ShuttingDown
+            | Self::Draining => "overloaded_error",
+            Self::ReplyTooLarge | Self::ModelUnavailable | Self::InvalidConfig | Self::Internal => {
+                "server_error"
             }
-            Self::ReplyTooLarge | Self::Internal => "server_error",
             _ => "invalid_request_error",
         }
     }
@@ -123,6 +139,9 @@ pub struct ErrorReply {
     /// The id of the request, where it was readable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
+    /// The node that says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     /// What went wrong.
     pub error: ErrorBody,
 }
@@ -132,6 +151,7 @@ impl ErrorReply {
     pub fn new(id: Option<String>, code: ErrorCode, message: impl Into<String>) -> Self {
         Self {
             id,
+            node: None,
             error: ErrorBody {
                 code: code.as_str().to_owned(),
                 message: message.into(),

@@ -7,10 +7,23 @@ use serde::{Deserialize, Serialize};
 pub struct Info {
     /// Name of the node.
     pub node: String,
+    /// The group whose questions it answers too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
     /// Version of the daemon.
     pub version: String,
     /// The model it answers with.
     pub model: ModelInfo,
+    /// What is known once it is loaded.
+    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
+    pub loaded: Option<LoadedInfo>,
+    /// What a request may ask for.
+    pub limits: LimitsInfo,
+}
+
+/// Figures of a model that is loaded.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct LoadedInfo {
     /// Tokens of prompt and answer together.
     pub context_length: usize,
     /// Kernels in use: `scalar`, `neon`, `avx2`, …
@@ -19,8 +32,6 @@ pub struct Info {
     pub threads: usize,
     /// Seconds it took to load the model.
     pub load_seconds: f64,
-    /// What a request may ask for.
-    pub limits: LimitsInfo,
 }
 
 /// Figures of a model.

@@ -5,6 +5,7 @@
 //! completions API. `docs/mqtt.md` shows every message.
 
 mod cancel;
+mod control;
 mod error;
 mod info;
 mod reply;
@@ -12,8 +13,9 @@ mod request;
 mod topics;
 
 pub use cancel::{CancelReply, CancelRequest};
+pub use control::{ControlReply, ControlRequest};
 pub use error::{ErrorBody, ErrorCode, ErrorReply};
-pub use info::{Info, LimitsInfo, ModelInfo};
+pub use info::{Info, LimitsInfo, LoadedInfo, ModelInfo};
 pub use reply::{
     ChatChunk, ChatCompletion, Choice, ChunkChoice, Delta, Reply, ReplyMessage, ReplyTimings, Usage,
 };
@@ -22,6 +24,8 @@ pub use topics::{TopicError, Topics, check_id, check_node_name, check_response_t
 
 /// Payload of the status topic while the daemon answers.
 pub const STATUS_ONLINE: &str = "online";
+/// Payload of the status topic while the daemon ends what it has and takes nothing new.
+pub const STATUS_DRAINING: &str = "draining";
 /// Payload of the status topic after the daemon went, and its last will.
 pub const STATUS_OFFLINE: &str = "offline";
 /// MQTT 5 content type of JSON messages.
@@ -67,6 +71,10 @@ mod tests {
         let has = |key| value.get(key).is_some();
         if has("limits") {
             ("info", again::<Info>(block))
+        } else if has("command") && has("node") {
+            ("control reply", again::<ControlReply>(block))
+        } else if has("command") {
+            ("control request", again::<ControlRequest>(block))
         } else if has("cancelled") {
             ("cancel reply", again::<CancelReply>(block))
         } else if has("messages") {
@@ -100,6 +108,8 @@ mod tests {
             "cancel request",
             "chunk",
             "completion",
+            "control reply",
+            "control request",
             "error",
             "info",
         ];

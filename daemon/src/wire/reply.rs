@@ -16,6 +16,9 @@ pub struct ChatCompletion {
     pub created: u64,
     /// Name of the model that answered.
     pub model: String,
+    /// The node that answered; older ones do not say.
+    #[serde(default)]
+    pub node: String,
     /// One choice.
     pub choices: Vec<Choice>,
     /// Token counts.
@@ -60,6 +63,9 @@ pub struct ChatChunk {
     pub created: u64,
     /// Name of the model that answers.
     pub model: String,
+    /// The node that answers; older ones do not say.
+    #[serde(default)]
+    pub node: String,
     /// 0, 1, 2, … without a gap.
     pub sequence: u64,
     /// One choice.
@@ -171,6 +177,7 @@ mod tests {
             object: ChatChunk::OBJECT.into(),
             created: 1,
             model: "m".into(),
+            node: "n".into(),
             sequence: 3,
             choices: vec![ChunkChoice {
                 index: 0,
@@ -188,7 +195,8 @@ mod tests {
         assert_eq!(
             value,
             serde_json::json!({
-                "id": "a", "object": "chat.completion.chunk", "created": 1, "model": "m", "sequence": 3,
+                "id": "a", "object": "chat.completion.chunk", "created": 1, "model": "m", "node": "n",
+                "sequence": 3,
                 "choices": [{"index": 0, "delta": {"content": "hé"}, "finish_reason": null}]
             })
         );
@@ -207,6 +215,7 @@ mod tests {
             object: ChatCompletion::OBJECT.into(),
             created: 2,
             model: "m".into(),
+            node: "n".into(),
             choices: vec![Choice {
                 index: 0,
                 message: ReplyMessage {

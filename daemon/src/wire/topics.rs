@@ -11,24 +11,31 @@ const MAX_RESPONSE_TOPIC_BYTES: usize = 1024;
 /// The id level of replies to requests that could not be told apart.
 const UNKNOWN_ID: &str = "unknown";
 
-/// The topics of one node.
+/// The topics of one node, or those of its group as that node uses them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topics {
     base: String,
+    node: String,
 }
 
 impl Topics {
     /// The topics of the node of this name; see [`check_node_name`].
     pub fn new(node: &str) -> Self {
+        Self::of_group(node, node)
+    }
+
+    /// The topics of a group, at a node of it. Only those that questions come in on, and
+    /// that answers go to without a response topic, are there for groups.
+    pub fn of_group(group: &str, node: &str) -> Self {
         Self {
-            base: format!("{ROOT}/{node}"),
+            base: format!("{ROOT}/{group}"),
+            node: node.to_owned(),
         }
     }
 
-    /// `<node>`.
+    /// `<node>`: who answers.
     pub fn node(&self) -> &str {
-        let level = self.base.split_once('/');
-        level.map_or("", |(_, node)| node)
+        &self.node
     }
 
     /// `chaski/<node>`.
@@ -49,6 +56,11 @@ impl Topics {
     /// Requests to give up a request come in here.
     pub fn cancel(&self) -> String {
         format!("{}/cancel", self.base)
+    }
+
+    /// Commands for the node itself come in here, if its configuration lets any be given.
+    pub fn control(&self) -> String {
+        format!("{}/control", self.base)
     }
 
     /// Plain text answers to prompts without a response topic.
@@ -180,6 +192,15 @@ mod tests {
         assert_eq!(topics.reply_unknown(), "chaski/kitchen/reply/unknown");
         assert_eq!(topics.status(), "chaski/kitchen/status");
         assert_eq!(topics.info(), "chaski/kitchen/info");
+        assert_eq!(topics.control(), "chaski/kitchen/control");
+    }
+
+    #[test]
+    fn topics_of_a_group() {
+        let topics = Topics::of_group("house", "kitchen");
+        assert_eq!(topics.node(), "kitchen");
+        assert_eq!(topics.chat(), "chaski/house/chat");
+        assert_eq!(topics.reply("q-1"), "chaski/house/reply/q-1");
     }
 
     #[test]

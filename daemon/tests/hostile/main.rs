@@ -45,6 +45,8 @@ fn scripts_of_strangers() {
         "reply_too_large",
         "unsupported",
         "internal_error",
+        "draining",
+        "model_unavailable",
     ] {
         assert!(errors.contains_key(code), "never seen: {code}");
     }

@@ -13,8 +13,10 @@ use chaski_daemon::config::Config;
 use chaski_daemon::inference::{Completed, Finished, Job};
 use chaski_daemon::mqtt::{Message, Receipt, Request};
 use chaski_daemon::refusal::Refusal;
-use chaski_daemon::service::{Outcome, Output, Service};
-use chaski_daemon::wire::{CancelReply, ErrorCode, Reply, Topics, check_response_topic};
+use chaski_daemon::service::{Command, Done, Outcome, Output, Service};
+use chaski_daemon::wire::{
+    CancelReply, ControlReply, ErrorCode, Reply, Topics, check_response_topic,
+};
 use chaski_engine::{FinishReason, Generated, Timings};
 
 use crate::script::{Envelope, Fate, Script, Step, Topic};
@@ -25,6 +27,7 @@ const MAX_UNACKNOWLEDGED: usize = 64;
 pub struct Node {
     service: Service,
     topics: Topics,
+    group: Topics,
     queue_depth: usize,
     now: Instant,
     running: Option<Job>,
@@ -72,6 +75,10 @@ pub fn run_chat(payload: &[u8]) -> Node {
 fn config() -> Config {
     let mut config = Config::for_model("m");
     config.node.name = "n".to_owned();
+    config.node.group = Some("g".to_owned());
+    config.control.drain = true;
+    config.control.reload = true;
+    config.control.models_folder = Some("models".into());
     config.limits.max_prompt_bytes = 200;
     config.limits.max_payload_bytes = 2000;
     config.limits.max_correlation_bytes = 20;
@@ -101,6 +108,7 @@ impl Node {
         Self {
             service: Service::new(config, "tiny".to_owned()),
             topics: config.topics(),
+            group: Topics::of_group("g", "n"),
             queue_depth: config.limits.queue_depth,
             now: Instant::now(),
             running: None,
@@ -195,6 +203,9 @@ impl Node {
                 Topic::Ask => self.topics.ask(),
                 Topic::Chat => self.topics.chat(),
                 Topic::Cancel => self.topics.cancel(),
+                Topic::Control => self.topics.control(),
+                Topic::GroupAsk => self.group.ask(),
+                Topic::GroupChat => self.group.chat(),
                 Topic::Other => self.topics.status(),
             },
             payload: envelope.payload.bytes().into(),
@@ -289,6 +300,22 @@ impl Node {
                     assert!(!self.under_way.contains(&key), "two last messages at once");
                     self.under_way.push(key);
                 }
+                Output::Control { command, asker } => {
+                    let done = match command {
+                        Command::Reload => Ok(Done::Reloaded(vec!["node"])),
+                        Command::Model(_) => {
+                            Err(Refusal::new(ErrorCode::ModelUnavailable, "none here"))
+                        }
+                    };
+                    let mut out = Vec::new();
+                    self.service.on_done(&asker, done, &mut out);
+                    for output in out {
+                        match output {
+                            Output::Publish(message) => self.check(&message),
+                            other => panic!("more than an answer to a command: {other:?}"),
+                        }
+                    }
+                }
                 Output::Ack(receipt) => {
                     // One of a lost connection is worth nothing, and the link drops it.
                     let of_now = (1..=self.packet_id)
@@ -311,7 +338,8 @@ impl Node {
         assert_ne!(message.topic, topics.ask());
         assert_ne!(message.topic, topics.chat());
         assert_ne!(message.topic, topics.cancel());
-        if message.topic != topics.answer() {
+        assert_ne!(message.topic, topics.control());
+        if message.topic != topics.answer() && message.topic != self.group.answer() {
             assert_eq!(check_response_topic(&message.topic), Ok(()), "{message:?}");
         }
         assert!(!message.retain, "a reply that stays: {message:?}");
@@ -322,12 +350,12 @@ impl Node {
             (_, Some(_)) => assert!(error.is_some_and(|e| !e.is_empty()), "{message:?}"),
             (Ok(Reply::Error(_)), None) => panic!("an error without its property: {message:?}"),
             (Ok(_), None) => {}
-            // Plain text, or the answer to a cancel.
+            // Plain text, or the answer to a cancel or a command.
             (Err(_), None) => {
                 if message.content_type == chaski_daemon::mqtt::ContentType::Json {
-                    let reply: CancelReply =
-                        serde_json::from_str(text).expect("a reply of no kind");
-                    assert!(reply.cancelled > 0);
+                    let cancelled = serde_json::from_str::<CancelReply>(text);
+                    let done = serde_json::from_str::<ControlReply>(text);
+                    assert!(cancelled.is_ok() || done.is_ok(), "of no kind: {text}");
                 }
             }
         }

@@ -84,6 +84,9 @@ pub enum Topic {
     Ask,
     Chat,
     Cancel,
+    Control,
+    GroupAsk,
+    GroupChat,
     Other,
 }
 
@@ -129,6 +132,8 @@ pub enum Payload {
     },
     /// The id of such a request.
     Id(u8),
+    /// For the node itself.
+    Command(u8),
 }
 
 impl Payload {
@@ -153,9 +158,22 @@ impl Payload {
                 request.to_string().into_bytes()
             }
             Self::Id(id) => format!("q{}", id % 4).into_bytes(),
+            Self::Command(index) => COMMANDS[usize::from(*index) % COMMANDS.len()]
+                .as_bytes()
+                .to_vec(),
         }
     }
 }
+
+const COMMANDS: [&str; 7] = [
+    "drain",
+    "resume",
+    "reload",
+    "model other",
+    "model ../other",
+    "{\"command\": \"resume\"}",
+    "stop",
+];
 
 /// A name, mostly one with a meaning.
 #[derive(Arbitrary, Debug)]

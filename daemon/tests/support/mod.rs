@@ -61,10 +61,7 @@ impl Broker {
             receive_maximum: 9,
             max_payload_bytes: 256 * 1024,
             last_will: Message::retained("status".into(), "offline", ContentType::Text),
-            topics: vec![Subscription {
-                filter: TOPIC.into(),
-                qos: 1,
-            }],
+            topics: vec![Subscription::own(TOPIC.into(), 1)],
         }
     }
 

@@ -6,7 +6,7 @@ use chaski_engine::{FinishReason, Generated, Timings};
 
 use super::*;
 use crate::inference::{Cancel, Chunking, Prompt, SamplingOverrides};
-use crate::wire::ModelInfo;
+use crate::wire::{LoadedInfo, ModelInfo};
 
 /// Each piece by itself.
 const PIECES: Chunking = Chunking {
@@ -41,10 +41,12 @@ impl Generator for Parrot {
                 file_bytes: 1,
                 created_by: "test".into(),
             },
-            context_length: 1,
-            backend: "none".into(),
-            threads: 1,
-            load_seconds: 0.0,
+            loaded: LoadedInfo {
+                context_length: 1,
+                backend: "none".into(),
+                threads: 1,
+                load_seconds: 0.0,
+            },
         }
     }
 

@@ -29,7 +29,7 @@ fn busy_tells_how_long_it_will_take() {
     // The rest of the one that runs, and the one that waits.
     assert_eq!(
         parsed(&busy),
-        json!({"id": "d", "error": {
+        json!({"id": "d", "node": "n", "error": {
             "code": "busy", "type": "overloaded_error", "retry_after_seconds": 16.0,
             "message": "the queue of 1 is full: try again in about 16 s"
         }})

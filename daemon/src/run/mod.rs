@@ -1,81 +1,84 @@
 //! The daemon as one future.
 
+mod control;
+mod error;
+mod host;
+mod link_settings;
+
 use std::future::Future;
-use std::io;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use thiserror::Error;
 use tokio::time::{sleep_until, timeout};
 use tracing::{info, warn};
 
+pub use control::Reload;
+pub use error::DaemonError;
+
 use crate::channel::SendError;
-use crate::config::{Config, Problem};
-use crate::inference::{Event, Inference, LoadError, Loader, load_engine};
-use crate::mqtt::{
-    ContentType, Delivered, Link, LinkEvent, LinkSettings, Message, Request, Subscription, Tls,
-};
+use crate::config::{Config, Load};
+use crate::inference::{Engine, Event, Models};
+use crate::mqtt::{Delivered, Link, LinkEvent, Request};
 use crate::presence::Presence;
 use crate::service::{Outcome, Output, Service};
-use crate::wire::STATUS_OFFLINE;
+use control::Switch;
+use host::Host;
+use link_settings::link_settings;
 
 /// How long the last messages may take to reach the broker.
 const GOODBYE_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Why the daemon ended.
-#[derive(Debug, Error)]
-pub enum DaemonError {
-    /// A file that is needed to connect cannot be used.
-    #[error("cannot connect to the broker")]
-    Broker(#[source] Problem),
-    /// The system gives us no thread.
-    #[error("cannot start the inference thread")]
-    Thread(#[source] io::Error),
-    /// The model cannot be used.
-    #[error("cannot load the model")]
-    Load(#[source] LoadError),
-    /// A fault in the engine or in ours.
-    #[error("the inference thread ended by a fault: {0}")]
-    InferenceLost(String),
-    /// A fault in the MQTT library or in ours.
-    #[error("the task that serves the MQTT connection ended by a fault")]
-    ConnectionTaskLost,
-}
 
 /// Loads the model, connects, and answers until `shutdown` completes.
 ///
 /// The broker may be away at any time; the daemon tries again for ever. Nothing
 /// is set up for the process: no signals, no logging.
-pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), DaemonError> {
-    let loader = load_engine(&config.model);
-    run_with(config, loader, shutdown).await
+pub async fn run(
+    config: Config,
+    reload: Option<Reload>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), DaemonError> {
+    run_with(config, Box::new(Engine), reload, shutdown).await
 }
 
-/// Like [`run()`], with another way to get a generator.
+/// Like [`run()`], with models from elsewhere.
 pub async fn run_with(
     config: Config,
-    loader: Loader,
+    models: Box<dyn Models>,
+    reload: Option<Reload>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), DaemonError> {
     let mut shutdown = pin!(shutdown);
     let settings = link_settings(&config)?;
-    info!(folder = %config.model.folder.display(), "loading the model");
-    let mut inference = Inference::start(loader).map_err(DaemonError::Thread)?;
-    let event = tokio::select! {
-        event = inference.next_event() => event,
-        // The thread ends by itself once it has loaded and finds nobody there.
-        () = &mut shutdown => return Ok(()),
-    };
-    let description = match event {
-        Some(Event::Ready(description)) => *description,
-        Some(Event::LoadFailed(e)) => return Err(DaemonError::Load(e)),
-        _ => return Err(lost(&mut inference)),
-    };
+    let mut host = Host::new(config.model.clone(), models);
+    let model = host.look().map_err(DaemonError::Load)?;
+    let mut service = Service::new(&config, model.name.clone());
+    let mut presence = Presence::new(&config, model);
+    if config.model.load == Load::Start {
+        info!(folder = %config.model.folder.display(), "loading the model");
+        host.load()?;
+        let event = tokio::select! {
+            event = host.next_event() => event,
+            // The thread ends by itself once it has loaded and finds nobody there.
+            () = &mut shutdown => return Ok(()),
+        };
+        match event {
+            Some(Event::Ready(description)) => {
+                host.set_ready();
+                service.set_model(description.model.name.clone());
+                presence.loaded(*description);
+            }
+            Some(Event::LoadFailed(e)) => return Err(DaemonError::Load(e)),
+            _ => return Err(host.lost()),
+        }
+    }
     let mut daemon = Daemon {
-        service: Service::new(&config, description.model.name.clone()),
-        presence: Presence::new(&config, description),
+        service,
+        presence,
         link: Link::start(&settings),
-        inference,
+        host,
+        config,
+        reload,
+        switch: None,
     };
     let served = daemon.serve(shutdown.as_mut()).await;
     if served.is_ok() {
@@ -90,7 +93,10 @@ struct Daemon {
     service: Service,
     presence: Presence,
     link: Link,
-    inference: Inference,
+    host: Host,
+    config: Config,
+    reload: Option<Reload>,
+    switch: Option<Switch>,
 }
 
 impl Daemon {
@@ -105,9 +111,13 @@ impl Daemon {
                 event = self.link.next_event() => self.on_link_event(event)?,
                 // A job that is to end is heard even if its text finds no room: it may be
                 // waiting to be rid of it.
-                event = self.inference.next_event(),
+                event = self.host.next_event(),
                     if self.link.outbox.has_room() || self.service.is_cancelling() => {
                     self.on_inference_event(event)?;
+                }
+                () = hangup(&mut self.reload) => {
+                    // The log has all that is to be said.
+                    let _ = self.reload();
                 }
                 () = wait_until(self.service.next_timer()) => {
                     let mut outputs = Vec::new();
@@ -121,11 +131,19 @@ impl Daemon {
 
     /// Everything that can go on without waiting.
     fn step(&mut self) -> Result<(), DaemonError> {
+        self.begin_switch()?;
+        if self.host.is_empty() && self.service.waiting() > 0 {
+            info!("loading the model for the first request");
+            self.host.load()?;
+        }
         let mut outputs = Vec::new();
-        let job = self.service.next_job(Instant::now(), &mut outputs);
+        let job = match self.host.is_ready() && self.switch.is_none() {
+            true => self.service.next_job(Instant::now(), &mut outputs),
+            false => None,
+        };
         self.carry_out(outputs);
         if let Some(job) = job {
-            match self.inference.submit(job) {
+            match self.host.submit(job) {
                 Ok(()) => {}
                 // The service hands out one job at a time, so there is room unless
                 // the thread is gone.
@@ -134,8 +152,19 @@ impl Daemon {
                 }
             }
         }
+        if self.presence.set_draining(self.service.is_draining()) {
+            self.link.pause_shared(self.service.is_draining());
+            self.publish_presence();
+        }
         self.link.pump();
         Ok(())
+    }
+
+    /// Says what has changed. Without a connection it is said on the next one.
+    fn publish_presence(&mut self) {
+        if self.link.is_up() {
+            self.link.outbox.push_presence(self.presence.now());
+        }
     }
 
     /// Does what the service asks for.
@@ -145,6 +174,7 @@ impl Daemon {
                 Output::Publish(message) => self.link.outbox.push(message),
                 Output::Final { key, message } => self.link.outbox.push_final(key, message),
                 Output::Ack(receipt) => self.link.ack(receipt),
+                Output::Control { command, asker } => self.on_command(command, asker),
             }
         }
     }
@@ -170,7 +200,7 @@ impl Daemon {
 
     fn on_link_event(&mut self, event: LinkEvent) -> Result<(), DaemonError> {
         match event {
-            LinkEvent::Up => self.link.outbox.push_presence(self.presence.online()),
+            LinkEvent::Up => self.link.outbox.push_presence(self.presence.now()),
             // A message taken makes room in the outbox, which the next step fills.
             LinkEvent::Taken => {}
             LinkEvent::Delivered { key, outcome } => self.on_delivered(key, outcome),
@@ -189,7 +219,8 @@ impl Daemon {
                 self.service
                     .on_finished(*finished, Instant::now(), &mut outputs);
             }
-            Some(Event::Ready(_) | Event::LoadFailed(_)) => {}
+            Some(Event::Ready(description)) => self.on_loaded(*description),
+            Some(Event::LoadFailed(problem)) => self.on_load_failed(&problem)?,
             None => return Err(self.inference_lost()),
         }
         self.carry_out(outputs);
@@ -204,7 +235,7 @@ impl Daemon {
             self.link.pump();
             let handled = tokio::select! {
                 event = self.link.next_event() => self.on_link_event(event),
-                event = self.inference.next_event() => self.on_inference_event(event),
+                event = self.host.next_event() => self.on_inference_event(event),
                 () = sleep_until(deadline) => {
                     warn!("the running request did not end in time");
                     return;
@@ -249,7 +280,7 @@ impl Daemon {
         let mut outputs = Vec::new();
         self.service.on_inference_lost(&mut outputs);
         self.carry_out(outputs);
-        lost(&mut self.inference)
+        self.host.lost()
     }
 }
 
@@ -260,27 +291,12 @@ async fn wait_until(timer: Option<Instant>) {
     }
 }
 
-fn lost(inference: &mut Inference) -> DaemonError {
-    let reason = inference.join().err();
-    DaemonError::InferenceLost(reason.unwrap_or_else(|| "no reason given".to_owned()))
-}
-
-fn link_settings(config: &Config) -> Result<LinkSettings, DaemonError> {
-    let topics = config.topics();
-    Ok(LinkSettings {
-        host: config.broker.host.clone(),
-        port: config.broker.port(),
-        client_id: config.client_id(),
-        credentials: config.broker.credentials().map_err(DaemonError::Broker)?,
-        tls: Tls::load(&config.broker).map_err(DaemonError::Broker)?,
-        keep_alive: config.broker.keep_alive,
-        session_expiry: config.broker.session_expiry,
-        // The running request and those that wait: the broker holds the rest back.
-        receive_maximum: u16::try_from(config.limits.queue_depth + 1).unwrap_or(u16::MAX),
-        max_payload_bytes: config.limits.max_payload_bytes,
-        last_will: Message::retained(topics.status(), STATUS_OFFLINE, ContentType::Text),
-        topics: [(topics.ask(), 1), (topics.chat(), 1), (topics.cancel(), 0)]
-            .map(|(filter, qos)| Subscription { filter, qos })
-            .into(),
-    })
+/// Waits for the wish that the configuration be read again.
+async fn hangup(reload: &mut Option<Reload>) {
+    if let Some(reload) = reload
+        && reload.asked.recv().await.is_some()
+    {
+        return;
+    }
+    std::future::pending().await
 }

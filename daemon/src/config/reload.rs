@@ -1,0 +1,61 @@
+//! What of a new configuration can be taken over by a daemon that runs.
+
+use super::Config;
+
+impl Config {
+    /// Takes over what can change now: limits, delivery, generation, stream, control and
+    /// log. Gives the names of the other sections that differ: they need a restart, and
+    /// stay as they are.
+    pub fn take_over(&mut self, new: Self) -> Vec<&'static str> {
+        let mut restart = Vec::new();
+        if self.node != new.node {
+            restart.push("node");
+        }
+        if self.broker != new.broker {
+            restart.push("broker");
+        }
+        if self.model != new.model {
+            restart.push("model");
+        }
+        // The broker was told what we listen to.
+        if self.control.is_enabled() != new.control.is_enabled() {
+            restart.push("control");
+        }
+        *self = Self {
+            node: self.node.clone(),
+            broker: self.broker.clone(),
+            model: self.model.clone(),
+            ..new
+        };
+        restart
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_change_is_named_and_stays() {
+        let mut config = Config::for_model("m");
+        let mut new = config.clone();
+        new.limits.max_tokens = 7;
+        new.generation.temperature = Some(0.0);
+        new.log.prompts = true;
+        assert_eq!(config.take_over(new.clone()), [""; 0]);
+        assert_eq!(config, new);
+
+        new.node.name = "other".to_owned();
+        new.broker.port = Some(1);
+        new.model.threads = Some(3);
+        new.control.drain = true;
+        new.limits.max_tokens = 8;
+        let sections = config.take_over(new);
+        assert_eq!(sections, ["node", "broker", "model", "control"]);
+        assert_eq!(config.limits.max_tokens, 8);
+        assert_eq!(config.node.name, "board");
+        assert_eq!(config.model.threads, None);
+        // What is forbidden from now on is forbidden at once, and what is allowed allowed.
+        assert!(config.control.drain);
+    }
+}

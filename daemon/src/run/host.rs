@@ -1,0 +1,104 @@
+//! Which model there is, and the thread that has it.
+
+use std::path::Path;
+
+use crate::channel::SendError;
+use crate::config::Model;
+use crate::inference::{Event, Inference, Job, LoadError, Models};
+use crate::wire::ModelInfo;
+
+use super::DaemonError;
+
+/// The inference thread, and how to have another.
+pub(super) struct Host {
+    models: Box<dyn Models>,
+    settings: Model,
+    inference: Option<Inference>,
+    ready: bool,
+}
+
+impl Host {
+    /// No model yet.
+    pub(super) fn new(settings: Model, models: Box<dyn Models>) -> Self {
+        Self {
+            models,
+            settings,
+            inference: None,
+            ready: false,
+        }
+    }
+
+    /// What the model says of itself, loaded or not.
+    pub(super) fn look(&self) -> Result<ModelInfo, LoadError> {
+        self.models.look(&self.settings)
+    }
+
+    /// Whether nothing is loaded and nothing is on its way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.inference.is_none()
+    }
+
+    /// Whether jobs can be given to it.
+    pub(super) fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    /// Starts to load the model, once the one before is gone. [`Event::Ready`] or
+    /// [`Event::LoadFailed`] comes next.
+    pub(super) fn load(&mut self) -> Result<(), DaemonError> {
+        self.ready = false;
+        let loader = self.models.loader(&self.settings);
+        let before = self.inference.take();
+        let inference = Inference::start_after(before, loader).map_err(DaemonError::Thread)?;
+        self.inference = Some(inference);
+        Ok(())
+    }
+
+    /// The settings with another folder, if there is a model that could be loaded in it.
+    pub(super) fn with_folder(&self, folder: &Path) -> Result<Model, LoadError> {
+        let settings = Model {
+            folder: folder.to_owned(),
+            ..self.settings.clone()
+        };
+        self.models.look(&settings)?;
+        Ok(settings)
+    }
+
+    /// Other settings for the next [`Self::load`]; gives those until now.
+    pub(super) fn set(&mut self, settings: Model) -> Model {
+        std::mem::replace(&mut self.settings, settings)
+    }
+
+    /// [`Event::Ready`] came.
+    pub(super) fn set_ready(&mut self) {
+        self.ready = true;
+    }
+
+    /// [`Event::LoadFailed`] came.
+    pub(super) fn clear(&mut self) {
+        self.ready = false;
+        self.inference = None;
+    }
+
+    /// What comes of the thread; for ever nothing where there is none.
+    pub(super) async fn next_event(&self) -> Option<Event> {
+        match &self.inference {
+            Some(inference) => inference.next_event().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Hands over a job.
+    pub(super) fn submit(&self, job: Job) -> Result<(), SendError<()>> {
+        match &self.inference {
+            Some(inference) => inference.submit(job),
+            None => Err(SendError::Closed(())),
+        }
+    }
+
+    /// Why the thread is gone.
+    pub(super) fn lost(&mut self) -> DaemonError {
+        let reason = self.inference.as_mut().and_then(|i| i.join().err());
+        DaemonError::InferenceLost(reason.unwrap_or_else(|| "no reason given".to_owned()))
+    }
+}
