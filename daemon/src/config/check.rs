@@ -40,6 +40,8 @@ impl Config {
         self.check_generation(&mut found);
         self.stream.check(&mut found);
         self.control.check(&mut found);
+        self.metrics.check(&mut found);
+        self.home_assistant.check(&mut found);
         found.0
     }
 

@@ -7,7 +7,9 @@ mod check;
 mod control;
 mod credentials;
 mod delivery;
+mod home_assistant;
 mod limits;
+mod metrics;
 mod read;
 mod reload;
 mod secret;
@@ -21,7 +23,9 @@ use serde::Deserialize;
 pub use check::Problem;
 pub use control::Control;
 pub use delivery::Delivery;
+pub use home_assistant::HomeAssistant;
 pub use limits::Limits;
+pub use metrics::Metrics;
 pub use read::ConfigError;
 pub(crate) use read::read_bytes;
 pub use secret::Secret;
@@ -56,6 +60,12 @@ pub struct Config {
     /// What the node may be told over MQTT.
     #[serde(default)]
     pub control: Control,
+    /// What it tells of itself now and then.
+    #[serde(default)]
+    pub metrics: Metrics,
+    /// How Home Assistant comes to know of it.
+    #[serde(default)]
+    pub home_assistant: HomeAssistant,
     /// What the log may hold.
     #[serde(default)]
     pub log: Log,
@@ -267,6 +277,8 @@ impl Config {
             generation: Generation::default(),
             stream: Stream::default(),
             control: Control::default(),
+            metrics: Metrics::default(),
+            home_assistant: HomeAssistant::default(),
             log: Log::default(),
         }
     }

@@ -97,6 +97,10 @@ impl Config {
         {
             *models = folder.join(&models);
         }
+        let root = &mut self.metrics.system_root;
+        if !root.as_os_str().is_empty() {
+            *root = folder.join(&root);
+        }
         let mut problems = Vec::new();
         for (key, file) in self.broker.files_mut() {
             match (file.strip_prefix(CREDENTIALS_DIRECTORY), credentials) {

@@ -3,8 +3,8 @@
 use super::Config;
 
 impl Config {
-    /// Takes over what can change now: limits, delivery, generation, stream, control and
-    /// log. Gives the names of the other sections that differ: they need a restart, and
+    /// Takes over what can change now: limits, delivery, generation, stream, control,
+    /// metrics and log. Gives the names of the other sections that differ: they need a restart, and
     /// stay as they are.
     pub fn take_over(&mut self, new: Self) -> Vec<&'static str> {
         let mut restart = Vec::new();
@@ -17,6 +17,10 @@ impl Config {
         if self.model != new.model {
             restart.push("model");
         }
+        // It is told by the broker when Home Assistant starts.
+        if self.home_assistant != new.home_assistant {
+            restart.push("home-assistant");
+        }
         // The broker was told what we listen to.
         if self.control.is_enabled() != new.control.is_enabled() {
             restart.push("control");
@@ -25,6 +29,7 @@ impl Config {
             node: self.node.clone(),
             broker: self.broker.clone(),
             model: self.model.clone(),
+            home_assistant: self.home_assistant.clone(),
             ..new
         };
         restart
@@ -49,9 +54,14 @@ mod tests {
         new.broker.port = Some(1);
         new.model.threads = Some(3);
         new.control.drain = true;
+        new.home_assistant.discovery = false;
         new.limits.max_tokens = 8;
+        new.metrics.interval_seconds = 9;
         let sections = config.take_over(new);
-        assert_eq!(sections, ["node", "broker", "model", "control"]);
+        let expected = ["node", "broker", "model", "home-assistant", "control"];
+        assert_eq!(sections, expected);
+        assert_eq!(config.metrics.interval_seconds, 9);
+        assert!(config.home_assistant.discovery);
         assert_eq!(config.limits.max_tokens, 8);
         assert_eq!(config.node.name, "board");
         assert_eq!(config.model.threads, None);

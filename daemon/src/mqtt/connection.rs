@@ -339,17 +339,20 @@ pub(super) fn unsubscribe(client: &AsyncClient, topics: &[Subscription]) -> Resu
     Ok(())
 }
 
-/// Why the broker does not let us listen, if it does not.
+/// Why the broker does not let us listen to what we cannot do without, if it does not.
 fn refused(ack: &SubAck, topics: &[Subscription]) -> Option<String> {
-    let mut answers = topics.iter().zip(&ack.return_codes);
-    answers
-        .find(|(_, code)| !is_granted(code))
-        .map(|(topic, code)| {
-            format!(
-                "the broker refuses the subscription to {} ({code:?}): check its access rules",
-                topic.filter
-            )
-        })
+    let answers = topics.iter().zip(&ack.return_codes);
+    for (topic, code) in answers.filter(|(_, code)| !is_granted(code)) {
+        let reason = format!(
+            "the broker refuses the subscription to {} ({code:?}): check its access rules",
+            topic.filter
+        );
+        if !topic.optional {
+            return Some(reason);
+        }
+        warn!("{reason}, or configure this node to do without");
+    }
+    None
 }
 
 fn is_granted(code: &SubscribeReasonCode) -> bool {
@@ -379,11 +382,7 @@ mod tests {
     use super::*;
 
     fn subscription(filter: &str) -> Subscription {
-        Subscription {
-            filter: filter.to_owned(),
-            qos: 1,
-            shared: false,
-        }
+        Subscription::own(filter.to_owned(), 1)
     }
 
     #[test]
@@ -402,6 +401,11 @@ mod tests {
         assert!(
             reason.contains("subscription to b (NotAuthorized)"),
             "{reason}"
+        );
+        let topics = [subscription("a"), Subscription::optional("b".to_owned())];
+        assert_eq!(
+            refused(&ack(SubscribeReasonCode::NotAuthorized), &topics),
+            None
         );
     }
 

@@ -11,6 +11,8 @@ pub struct Subscription {
     pub qos: u8,
     /// Whether others listen to it in turn with us, so that we may leave it to them.
     pub shared: bool,
+    /// Whether we are of use without it, should the broker not allow it.
+    pub optional: bool,
 }
 
 impl Subscription {
@@ -20,6 +22,15 @@ impl Subscription {
             filter: topic,
             qos,
             shared: false,
+            optional: false,
+        }
+    }
+
+    /// A topic of somebody else's that we can do without.
+    pub fn optional(topic: String) -> Self {
+        Self {
+            optional: true,
+            ..Self::own(topic, 0)
         }
     }
 
@@ -29,6 +40,7 @@ impl Subscription {
             filter: format!("$share/{group}/{topic}"),
             qos,
             shared: true,
+            optional: false,
         }
     }
 }

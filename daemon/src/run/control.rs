@@ -11,7 +11,7 @@ use crate::config::{Config, Model};
 use crate::inference::{Description, LoadError};
 use crate::refusal::Refusal;
 use crate::service::{Asker, Command, Done};
-use crate::wire::ErrorCode;
+use crate::wire::{ErrorCode, Event};
 
 /// How a configuration can be read again.
 #[derive(Debug)]
@@ -75,6 +75,7 @@ impl Daemon {
         let restart = self.config.take_over(config);
         self.service.configure(&self.config);
         self.presence.configure(&self.config);
+        self.pace.set(self.config.metrics.interval());
         self.publish_presence();
         if restart.is_empty() {
             info!("the configuration was read again");
@@ -117,6 +118,10 @@ impl Daemon {
     pub(super) fn on_loaded(&mut self, description: Description) {
         let (name, seconds) = (&description.model.name, description.loaded.load_seconds);
         info!(name, seconds, "the model is loaded");
+        self.tell(Event::ModelLoaded {
+            model: name.clone(),
+            load_seconds: seconds,
+        });
         self.host.set_ready();
         self.service.set_model(name.clone());
         self.presence.loaded(description);
@@ -130,6 +135,7 @@ impl Daemon {
     /// and the next request tries again.
     pub(super) fn on_load_failed(&mut self, problem: &LoadError) -> Result<(), DaemonError> {
         error!(%problem, "the model cannot be loaded");
+        self.tell(Event::ModelUnavailable);
         self.host.clear();
         if let Some(Switch { asker, stage, .. }) = self.switch.take() {
             if let Stage::Loading(before) = stage {

@@ -3,6 +3,7 @@
 use super::DaemonError;
 use crate::config::Config;
 use crate::mqtt::{ContentType, LinkSettings, Message, Subscription, Tls};
+use crate::presence::birth_topic;
 use crate::wire::STATUS_OFFLINE;
 
 pub(super) fn link_settings(config: &Config) -> Result<LinkSettings, DaemonError> {
@@ -19,6 +20,7 @@ pub(super) fn link_settings(config: &Config) -> Result<LinkSettings, DaemonError
         subscriptions.push(Subscription::shared(name, &group.ask(), 1));
         subscriptions.push(Subscription::shared(name, &group.chat(), 1));
     }
+    subscriptions.extend(birth_topic(config).map(Subscription::optional));
     Ok(LinkSettings {
         host: config.broker.host.clone(),
         port: config.broker.port(),

@@ -4,6 +4,7 @@ mod control;
 mod error;
 mod host;
 mod link_settings;
+mod report;
 
 use std::future::Future;
 use std::pin::pin;
@@ -24,6 +25,7 @@ use crate::service::{Outcome, Output, Service};
 use control::Switch;
 use host::Host;
 use link_settings::link_settings;
+use report::Pace;
 
 /// How long the last messages may take to reach the broker.
 const GOODBYE_PATIENCE: Duration = Duration::from_secs(5);
@@ -72,6 +74,7 @@ pub async fn run_with(
         }
     }
     let mut daemon = Daemon {
+        pace: Pace::new(config.metrics.interval()),
         service,
         presence,
         link: Link::start(&settings),
@@ -97,6 +100,7 @@ struct Daemon {
     config: Config,
     reload: Option<Reload>,
     switch: Option<Switch>,
+    pace: Pace,
 }
 
 impl Daemon {
@@ -124,6 +128,7 @@ impl Daemon {
                     self.service.on_timer(Instant::now(), &mut outputs);
                     self.carry_out(outputs);
                 }
+                () = wait_until(self.pace.due()) => self.report(),
                 () = &mut shutdown => return Ok(()),
             }
         }
@@ -156,6 +161,7 @@ impl Daemon {
             self.link.pause_shared(self.service.is_draining());
             self.publish_presence();
         }
+        self.tell_events();
         self.link.pump();
         Ok(())
     }
@@ -192,6 +198,12 @@ impl Daemon {
     }
 
     fn on_request(&mut self, request: &Request) {
+        if self.presence.is_birth(request) {
+            info!("Home Assistant has started");
+            self.publish_presence();
+            self.report();
+            return;
+        }
         let mut outputs = Vec::new();
         self.service
             .on_request(request, Instant::now(), &mut outputs);
@@ -200,7 +212,10 @@ impl Daemon {
 
     fn on_link_event(&mut self, event: LinkEvent) -> Result<(), DaemonError> {
         match event {
-            LinkEvent::Up => self.link.outbox.push_presence(self.presence.now()),
+            LinkEvent::Up => {
+                self.publish_presence();
+                self.report();
+            }
             // A message taken makes room in the outbox, which the next step fills.
             LinkEvent::Taken => {}
             LinkEvent::Delivered { key, outcome } => self.on_delivered(key, outcome),

@@ -8,6 +8,7 @@ mod cancel;
 mod control;
 mod delivery;
 mod estimate;
+mod figures;
 mod identity;
 mod jobs;
 mod json_values;
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tracing::{debug, info};
 
 pub use control::{Asker, Command, Done};
+pub use figures::Figures;
 pub use output::{Counts, Outcome, Output};
 
 use crate::config::{Config, Control, Limits};
@@ -29,12 +31,13 @@ use crate::inference::{Cancel, Chunking, Job, SamplingOverrides};
 use crate::mqtt::Request;
 use crate::queue::{Backlog, Full, Tag};
 use crate::refusal::Refusal;
-use crate::wire::{ErrorCode, Topics, check_id};
+use crate::wire::{ErrorCode, Event, Topics, check_id};
 
 use accept::Accepted;
 use cancel::Tombstones;
 use delivery::{Deliveries, Known};
 use estimate::Estimate;
+use figures::EVENTS;
 use identity::{Identity, Sender};
 use jobs::{Running, Waiting};
 use rate::Buckets;
@@ -61,6 +64,8 @@ pub struct Service {
     buckets: Buckets,
     estimate: Estimate,
     counts: Counts,
+    figures: Figures,
+    events: heapless::Vec<Event, EVENTS>,
     /// Whether the broker keeps requests while we are away.
     has_session: bool,
     stopping: bool,
@@ -99,6 +104,8 @@ impl Service {
             buckets: Buckets::new(limits.rate_per_minute, limits.rate_burst),
             estimate: Estimate::default(),
             counts: Counts::default(),
+            figures: Figures::default(),
+            events: heapless::Vec::new(),
             has_session: config.broker.session_expiry > 0,
             stopping: false,
             draining: false,
@@ -351,6 +358,11 @@ impl Service {
     /// Requests that wait.
     pub fn waiting(&self) -> usize {
         self.backlog.len()
+    }
+
+    /// Most requests that may wait.
+    pub fn depth(&self) -> usize {
+        self.limits.queue_depth
     }
 
     /// What became of the requests.

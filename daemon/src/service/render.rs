@@ -11,7 +11,7 @@ use crate::inference::{Completed, Job};
 use crate::refusal::Refusal;
 use crate::wire::{
     ChatChunk, ChatCompletion, Choice, ChunkChoice, Delta, ErrorReply, ReplyMessage, ReplyTimings,
-    Usage,
+    SpeedMetrics, Usage,
 };
 
 const ASSISTANT: &str = "assistant";
@@ -209,6 +209,7 @@ fn usage(completed: &Completed) -> Usage {
 }
 
 fn timings(timings: &Timings, waited: Duration) -> ReplyTimings {
+    let speed = speed(timings);
     ReplyTimings {
         queue_seconds: waited.as_secs_f64(),
         prefill_tokens: timings.prefill_tokens,
@@ -216,6 +217,14 @@ fn timings(timings: &Timings, waited: Duration) -> ReplyTimings {
         prefill_seconds: timings.prefill.as_secs_f64(),
         decode_tokens: timings.decode_tokens,
         decode_seconds: timings.decode.as_secs_f64(),
+        prefill_tokens_per_second: speed.prefill_tokens_per_second,
+        decode_tokens_per_second: speed.decode_tokens_per_second,
+    }
+}
+
+/// How fast an answer was computed.
+pub(super) fn speed(timings: &Timings) -> SpeedMetrics {
+    SpeedMetrics {
         prefill_tokens_per_second: per_second(timings.prefill_tokens, timings.prefill),
         // The first token comes with the first logits: its time is in prefill.
         decode_tokens_per_second: per_second(

@@ -13,7 +13,7 @@ use super::{Outcome, Output, Service};
 use crate::inference::Completed;
 use crate::mqtt::Receipt;
 use crate::refusal::Refusal;
-use crate::wire::ErrorCode;
+use crate::wire::{Ended, ErrorCode, Event};
 
 impl Service {
     /// Ends a reply with an answer.
@@ -27,18 +27,34 @@ impl Service {
     ) {
         let generated = &completed.generated;
         let finish_reason = render::finish_reason(generated.finish_reason);
-        match generated.finish_reason {
-            FinishReason::Cancelled => self.counts.cancelled += 1,
-            FinishReason::Stop | FinishReason::Length => self.counts.answered += 1,
-        }
+        let ended = Ended {
+            id: route.id().unwrap_or_default().to_owned(),
+            finish_reason: finish_reason.to_owned(),
+            prompt_tokens: completed.prompt_tokens,
+            completion_tokens: generated.tokens.len(),
+            seconds: (generated.timings.prefill + generated.timings.decode).as_secs_f64(),
+        };
         info!(
-            id = route.id(),
+            id = ended.id,
             finish_reason,
-            prompt_tokens = completed.prompt_tokens,
-            completion_tokens = generated.tokens.len(),
-            seconds = (generated.timings.prefill + generated.timings.decode).as_secs_f64(),
+            prompt_tokens = ended.prompt_tokens,
+            completion_tokens = ended.completion_tokens,
+            seconds = ended.seconds,
             "answered"
         );
+        if completed.prompt_tokens > 0 {
+            self.figures.computed(completed);
+        }
+        match generated.finish_reason {
+            FinishReason::Cancelled => {
+                self.counts.cancelled += 1;
+                self.tell(Event::Cancelled(ended));
+            }
+            FinishReason::Stop | FinishReason::Length => {
+                self.counts.answered += 1;
+                self.tell(Event::Answered(ended));
+            }
+        }
         if self.log_prompts {
             info!(id = route.id(), answer = ?generated.text, "its answer");
         }
@@ -78,7 +94,13 @@ impl Service {
             ErrorCode::Busy | ErrorCode::RateLimited => {
                 debug!(id = route.id(), code = code.as_str(), "refused");
             }
-            _ => info!(id = route.id(), code = code.as_str(), "refused"),
+            _ => {
+                info!(id = route.id(), code = code.as_str(), "refused");
+                self.tell(Event::Failed {
+                    id: route.id().map(str::to_owned),
+                    error: code.as_str().to_owned(),
+                });
+            }
         }
         let mut message = route.error(refusal);
         if self.deliveries.at_least_once(key) {

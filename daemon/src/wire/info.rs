@@ -19,6 +19,35 @@ pub struct Info {
     pub loaded: Option<LoadedInfo>,
     /// What a request may ask for.
     pub limits: LimitsInfo,
+    /// What it can do, by names that do not change; see `docs/mqtt.md`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub capabilities: Vec<String>,
+    /// Where to ask, and what it tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topics: Option<TopicsInfo>,
+}
+
+/// Topics of a node.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct TopicsInfo {
+    /// Prompts, plain text.
+    pub ask: String,
+    /// Chat requests, JSON.
+    pub chat: String,
+    /// The JSON Schema of a chat request, retained.
+    pub schema: String,
+    /// Ids of requests to give up.
+    pub cancel: String,
+    /// Commands, if it takes any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<String>,
+    /// Retained: `online`, `draining` or `offline`.
+    pub status: String,
+    /// Figures now and then, if it tells any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<String>,
+    /// What happens.
+    pub event: String,
 }
 
 /// Figures of a model that is loaded.

@@ -7,19 +7,28 @@
 mod cancel;
 mod control;
 mod error;
+mod event;
 mod info;
+mod metrics;
 mod reply;
 mod request;
+mod schema;
 mod topics;
 
 pub use cancel::{CancelReply, CancelRequest};
 pub use control::{ControlReply, ControlRequest};
 pub use error::{ErrorBody, ErrorCode, ErrorReply};
-pub use info::{Info, LimitsInfo, LoadedInfo, ModelInfo};
+pub use event::{Ended, Event, EventMessage};
+pub use info::{Info, LimitsInfo, LoadedInfo, ModelInfo, TopicsInfo};
+pub use metrics::{
+    MemoryMetrics, Metrics, QueueMetrics, RequestMetrics, SpeedMetrics, ThrottlingMetrics,
+    TokenMetrics,
+};
 pub use reply::{
     ChatChunk, ChatCompletion, Choice, ChunkChoice, Delta, Reply, ReplyMessage, ReplyTimings, Usage,
 };
 pub use request::{ChatRequest, Message, Priority, Stop, StreamOptions};
+pub use schema::chat_request_schema;
 pub use topics::{TopicError, Topics, check_id, check_node_name, check_response_topic};
 
 /// Payload of the status topic while the daemon answers.
@@ -71,6 +80,10 @@ mod tests {
         let has = |key| value.get(key).is_some();
         if has("limits") {
             ("info", again::<Info>(block))
+        } else if has("requests") {
+            ("metrics", again::<Metrics>(block))
+        } else if has("event_type") {
+            ("event", again::<EventMessage>(block))
         } else if has("command") && has("node") {
             ("control reply", again::<ControlReply>(block))
         } else if has("command") {
@@ -111,7 +124,9 @@ mod tests {
             "control reply",
             "control request",
             "error",
+            "event",
             "info",
+            "metrics",
         ];
         for kind in shown {
             assert!(seen.contains(kind), "no example of: {kind}");

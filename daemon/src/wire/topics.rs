@@ -87,6 +87,21 @@ impl Topics {
     pub fn info(&self) -> String {
         format!("{}/info", self.base)
     }
+
+    /// Retained JSON: the schema of a chat request.
+    pub fn schema(&self) -> String {
+        format!("{}/schema", self.base)
+    }
+
+    /// JSON now and then: see [`super::Metrics`].
+    pub fn metrics(&self) -> String {
+        format!("{}/metrics", self.base)
+    }
+
+    /// JSON for each thing that happens: see [`super::Event`].
+    pub fn event(&self) -> String {
+        format!("{}/event", self.base)
+    }
 }
 
 /// Why a name cannot be part of a topic, or a topic cannot be replied to.
@@ -193,6 +208,9 @@ mod tests {
         assert_eq!(topics.status(), "chaski/kitchen/status");
         assert_eq!(topics.info(), "chaski/kitchen/info");
         assert_eq!(topics.control(), "chaski/kitchen/control");
+        assert_eq!(topics.schema(), "chaski/kitchen/schema");
+        assert_eq!(topics.metrics(), "chaski/kitchen/metrics");
+        assert_eq!(topics.event(), "chaski/kitchen/event");
     }
 
     #[test]
