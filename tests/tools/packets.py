@@ -36,10 +36,8 @@ def packet(first: int, body: bytes) -> bytes:
 
 def connect(client_id: str, keep_alive: int = 600) -> bytes:
     """With a clean start and without will, user or limits."""
-    return packet(
-        CONNECT,
-        string(b"MQTT") + bytes([5, 2]) + keep_alive.to_bytes(2) + b"\0" + string(client_id.encode()),
-    )
+    head = string(b"MQTT") + bytes([5, 2]) + keep_alive.to_bytes(2) + b"\0"
+    return packet(CONNECT, head + string(client_id.encode()))
 
 
 def subscribe(topic: str, qos: int, packet_id: int = 1) -> bytes:
@@ -56,7 +54,11 @@ def user_property(name: bytes, value: bytes) -> bytes:
 
 
 def publish(
-    topic: bytes, payload: bytes, properties: bytes = b"", packet_id: int | None = None, flags: int = 0
+    topic: bytes,
+    payload: bytes,
+    properties: bytes = b"",
+    packet_id: int | None = None,
+    flags: int = 0,
 ) -> bytes:
     """QoS 1 if there is a packet id, else 0; `properties` are encoded ones, one after the other."""
     name = b"" if packet_id is None else packet_id.to_bytes(2)
@@ -94,10 +96,10 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 class Connection:
-    """A socket of a client that the broker has accepted, without threads: it reads when asked to."""
+    """A client that the broker has accepted, without threads: it reads when asked to."""
 
-    def __init__(self, port: int, client_id: str = "", timeout: float = 60, host: str = "127.0.0.1"):
-        self.socket = socket.create_connection((host, port), timeout=timeout)
+    def __init__(self, port: int, client_id: str = "", timeout: float = 60):
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
         # A packet is sent when it is there, not when the one before is acknowledged.
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = bytearray()
