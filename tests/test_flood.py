@@ -1,18 +1,15 @@
 """Thousands of requests a second: some are told to come later, and the node stays as it is."""
 
 import json
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
+from tools import flood
 from tools.daemon import Chaskid
 from tools.mqtt_client import Client
 from tools.process import memory
 
-FLOOD = Path(__file__).parent / "tools" / "flood.py"
 RATE = 2000
 SECONDS = 8.0
 MOST_GROWTH = 8.0
@@ -56,8 +53,6 @@ def accepted(node: Chaskid) -> int:
 
 
 def test_a_flood_of_requests(node):
-    command = [sys.executable, FLOOD, "--port", str(node.port), "--node", node.node]
-    command += ["--rate", str(RATE), "--seconds", str(SECONDS), "--clients", "4"]
     with Client(node.port) as me, Client(node.port) as watcher:
         me.subscribe("me")
         watcher.subscribe(node.topic("status"))
@@ -69,11 +64,11 @@ def test_a_flood_of_requests(node):
         ask(node, me)
         before, taken = memory(node.process.pid), accepted(node)
         tell(node, watcher, "long")
-        flood = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True)
+        process = flood.start(node.port, node.node, RATE, SECONDS, clients=4)
         try:
             sizes = []
             end = time.monotonic() + SECONDS
-            while flood.poll() is None:
+            while process.poll() is None:
                 sizes.append(memory(node.process.pid))
                 time.sleep(0.1)
                 if time.monotonic() > end:
@@ -81,8 +76,9 @@ def test_a_flood_of_requests(node):
                     watcher.publish(node.topic("cancel"), "long")
                     end = float("inf")
         finally:
-            flood.kill()
-        counts = json.loads(flood.communicate()[0])
+            if process.poll() is None:
+                process.kill()
+        counts = flood.counts_of(process)
         assert told(watcher)
         ask(node, me)
         after = memory(node.process.pid)

@@ -2,14 +2,15 @@
 
     python tests/tools/flood.py --port 1883 --node board --rate 2000 --seconds 60
 
-Requests have QoS 0 and an id each, so that none is the same as another. When the time is up
-it waits until nothing has come for a while, and prints what it counted as JSON: requests sent,
-and replies by what they are.
+Requests have QoS 0 and an id each, so that none is the same as another. It prints a line when
+it begins. When the time is up it waits until nothing has come for a while, and prints what it
+counted as JSON: requests sent, and replies by what they are.
 """
 
 import argparse
 import json
 import select
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -72,6 +73,7 @@ class Flooder:
 def flood(port: int, node: str, rate: int, seconds: float, clients: int) -> dict:
     flooders = [Flooder(port, node, number) for number in range(clients)]
     by_socket = {flooder.connection.socket: flooder for flooder in flooders}
+    print("flooding", flush=True)
     sent, turn = 0, 0
     start = now = last = time.monotonic()
     while now - start < seconds or now - last < QUIET:
@@ -88,6 +90,22 @@ def flood(port: int, node: str, rate: int, seconds: float, clients: int) -> dict
         now = time.monotonic()
     counts = sum((flooder.counts for flooder in flooders), Counter())
     return {"sent": sent, "seconds": took, **{name: counts[name] for name in REPLIES}}
+
+
+def start(port: int, node: str, rate: int, seconds: float, clients: int) -> subprocess.Popen:
+    """Such a process, which is flooding already."""
+    options = {"port": port, "node": node, "rate": rate, "seconds": seconds, "clients": clients}
+    command = [sys.executable, __file__, *(f"--{name}={each}" for name, each in options.items())]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "flooding\n", "the flood does not begin"
+    return process
+
+
+def counts_of(process: subprocess.Popen) -> dict:
+    """What it counted, once it has ended."""
+    output, _ = process.communicate()
+    assert process.returncode == 0, f"the flood ended with {process.returncode}"
+    return json.loads(output)
 
 
 def main() -> None:
