@@ -6,6 +6,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 
+import paho.mqtt.client as paho
 import pytest
 
 from tools.certificates import Authority
@@ -16,7 +17,8 @@ from tools.mqtt_client import Client, user_property
 from tools.programs import CHECKOUT, target_dir
 from tools.shell import Shell
 
-BLOCKS = blocks(CHECKOUT / "docs" / "mqtt.md")
+PAGE = CHECKOUT / "docs" / "mqtt.md"
+BLOCKS = blocks(PAGE)
 CHECKED: list[str] = []
 QUESTION = "What is the capital of Peru?"
 STORY = "Tell me a very long story about a dog and a cat."
@@ -347,6 +349,28 @@ def test_python(board, run, tmp_path, shown):
     program = tmp_path / "ask.py"
     program.write_text(shown[0].text)
     assert_asks(run, board, sys.executable, program)
+
+
+def test_a_microcontroller(board):
+    # Told in words, but for the request.
+    page = PAGE.read_text(encoding="utf-8")
+    (request,) = re.findall(r"^\d\. Publish `(.*)` on$", page, re.MULTILINE)
+    messages = json.dumps([{"role": "user", "content": QUESTION}])
+    identity = json.loads(request.replace("[…]", "[]"))["id"]
+    topic = f"chaski/board/reply/{identity}"
+    assert f"`{topic}`" in page
+    with Client(board.broker.port, protocol=paho.MQTTv311) as device:
+        device.subscribe("chaski/board/reply/#")
+        device.publish("chaski/board/chat", request.replace("[…]", messages), qos=0)
+        pieces = []
+        while True:
+            message = device.next()
+            assert message.topic == topic
+            (choice,) = json.loads(message.payload)["choices"]
+            if choice["finish_reason"]:
+                break
+            pieces.append(choice["delta"]["content"])
+    assert "Lima" in "".join(pieces)
 
 
 @example("javascript/js/1")
