@@ -10,6 +10,9 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
+# For `tools`, which the tests have.
+sys.path.insert(0, str(CHECKOUT / "tests"))
+
 BUSY = 0.05
 """More of the processors than this in use by others, and figures are not to be trusted."""
 

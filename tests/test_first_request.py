@@ -1,11 +1,10 @@
 """A node that loads its model when the first request comes."""
 
-import re
-
 import pytest
 
 from tools.daemon import Chaskid
 from tools.mqtt_client import Client
+from tools.process import memory
 
 # Megabytes of a node without a model; the target of the project is 16.
 MOST_IDLE = 16
@@ -25,18 +24,13 @@ def node(mosquitto, chaskid, smollm2_folder, tmp_path):
     daemon.stop()
 
 
-def memory(node: Chaskid) -> float:
-    with open(f"/proc/{node.process.pid}/status") as status:
-        return int(re.search(r"VmRSS:\s+(\d+) kB", status.read())[1]) / 1000
-
-
 def test_the_model_is_loaded_for_the_first_request(node):
     with Client(node.port) as client:
         client.subscribe(node.topic("info"))
         info = client.next_json()
         assert info["model"]["layers"] == 30
         assert not {"load_seconds", "threads", "backend"} & info.keys()
-        before = memory(node)
+        before = memory(node.process.pid)
         print(f"{before:.1f} MB before the model is loaded")
         assert before < MOST_IDLE
         client.subscribe("me")
