@@ -5,6 +5,7 @@ import re
 import shutil
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import paho.mqtt.client as paho
 import pytest
@@ -306,6 +307,61 @@ def test_the_info(board, shown):
     with Client(board.broker.port) as client:
         client.subscribe("chaski/board/info")
         assert_like(shown[0], client.next_json())
+
+
+@example("schema/sh/1")
+def test_the_schema(board, shown):
+    (line,) = board.shell.run(shown[0].text)
+    fields = json.loads(line)["properties"]
+    # Each has a row in the table of fields.
+    table = re.findall(r"^\| (`.*`) \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    described = {name for row in table for name in re.findall(r"`(\w+)`", row)}
+    refused = {"n", "logprobs", "logit_bias", "functions", "response_format"}
+    refused |= {"presence_penalty", "frequency_penalty"}
+    assert fields.keys() - refused <= described
+
+
+@example("metrics/json/1")
+def test_the_metrics(boards, tmp_path, shown):
+    machine = tmp_path / "machine"
+    files = {
+        "proc/meminfo": Path("/proc/meminfo").read_text(),
+        "sys/class/thermal/thermal_zone0/type": "cpu-thermal",
+        "sys/class/thermal/thermal_zone0/temp": "51500",
+        "sys/devices/platform/soc/soc:firmware/get_throttled": "10000",
+    }
+    for name, text in files.items():
+        file = machine / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    board = boards(metrics=f'interval-seconds = 1\nsystem-root = "{machine}"')
+    with Client(board.broker.port) as client:
+        client.subscribe("chaski/board/answer")
+        client.publish("chaski/board/ask", QUESTION)
+        assert b"Lima" in client.next().payload
+        client.subscribe("chaski/board/metrics")
+        metrics = client.next_json()
+    expected = json.loads(shown[0].text)
+    # A count here, and elsewhere what a cancel has done.
+    expected["requests"]["cancelled"] = metrics["requests"]["cancelled"]
+    assert not differences(expected, metrics), metrics
+    for same in ("temperature_celsius", "throttling"):
+        assert metrics[same] == expected[same]
+
+
+@example("event/json/1", "event/json/2")
+def test_events(board, me, shown):
+    answered, failed = shown
+    messages = [{"role": "user", "content": QUESTION}]
+    with Client(board.broker.port) as listener:
+        listener.subscribe("chaski/board/event")
+        me.publish("chaski/board/chat", {"id": "q1", "messages": messages})
+        assert_like(answered, listener.next_json())
+        messages[0]["content"] = "x " * 30_000
+        me.publish("chaski/board/chat", {"id": "q3", "messages": messages})
+        assert listener.next_json() == json.loads(failed.text)
+    for _ in range(2):
+        me.next()
 
 
 # The configuration.
