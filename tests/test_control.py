@@ -65,7 +65,7 @@ def test_without_being_enabled_the_node_does_not_listen(node, me):
     assert me.messages.empty()
 
 
-def test_drain_and_resume(node, me):
+def test_drain_and_resume(node, me, chaski, run):
     node = node(control="drain = true", node='group = "house"')
     me = me(node)
     with Client(node.port) as watcher:
@@ -74,6 +74,9 @@ def test_drain_and_resume(node, me):
         assert command(me, node, "drain") == {"command": "drain", "node": "c", "state": "draining"}
         watcher.wait_for(node.topic("status"), "draining")
         assert ask(me, node, "q1")["error"]["code"] == "draining"
+        port = str(node.port)
+        shown = run(chaski, "ask", "Hello?", "--port", port, "--node", "c", check=False)
+        assert shown.returncode != 0 and "told to take nothing new" in shown.stderr, shown
         # It has left its group: nobody takes this, until it is back.
         group = {"id": "g", "messages": [{"role": "user", "content": QUESTION}]}
         with pytest.raises(AssertionError, match="no message"):

@@ -10,8 +10,8 @@ use std::cmp::Ordering;
 use std::time::Duration;
 
 use chaski_daemon::wire::{
-    CONTENT_TYPE_JSON, ChatChunk, ChatRequest, ChunkChoice, Reply, STATUS_OFFLINE, STATUS_ONLINE,
-    StreamOptions, Topics, check_node_name,
+    CONTENT_TYPE_JSON, ChatChunk, ChatRequest, ChunkChoice, Reply, STATUS_DRAINING, STATUS_OFFLINE,
+    STATUS_ONLINE, StreamOptions, Topics, check_node_name,
 };
 use rumqttc::v5::mqttbytes::v5::{Publish, PublishProperties, SubscribeReasonCode};
 use tokio::time::{Instant, timeout_at};
@@ -209,9 +209,10 @@ impl Client {
     fn take(&mut self, notice: Notice) -> Result<Option<Reply>, ClientError> {
         match notice {
             Notice::Message(message) if message.topic == self.topics.status().as_bytes() => {
-                self.online = match &message.payload[..] {
-                    payload if payload == STATUS_ONLINE.as_bytes() => Some(true),
-                    payload if payload == STATUS_OFFLINE.as_bytes() => Some(false),
+                self.online = match std::str::from_utf8(&message.payload) {
+                    // It is there, and says itself that it takes nothing new.
+                    Ok(STATUS_ONLINE | STATUS_DRAINING) => Some(true),
+                    Ok(STATUS_OFFLINE) => Some(false),
                     _ => None,
                 };
                 Ok(None)
