@@ -114,24 +114,24 @@ def test_states_are_what_the_messages_say(node):
     node = node(control=ALL_COMMANDS, metrics="interval-seconds = 1")
     with Client(node.port) as client:
         panel = Panel(client)
-        panel.take_until("answered", "0")
+        panel.take_until("answered_requests", "0")
         panel.take_until("status", "online")
         # Before the first answer there is no speed, and no share of anything.
-        assert panel.states["decode_speed"] == panel.states["cached"] == ""
+        assert panel.states["decode_speed"] == panel.states["prompt_from_cache"] == ""
         assert float(panel.states["memory"]) > 10e6
         # A machine may not say, which is not the same as "no".
         assert panel.states["throttled"] in ("ON", "OFF", "None")
         assert panel.states["queue_full"] == "OFF"
 
         panel.do("ask", QUESTION)
-        panel.take_until("answered", "1")
-        assert "Lima" in panel.states["answer"]
-        assert panel.attributes["answer"]["text"].startswith(panel.states["answer"])
+        panel.take_until("answered_requests", "1")
+        assert "Lima" in panel.states["last_answer"]
+        assert panel.attributes["last_answer"]["text"].startswith(panel.states["last_answer"])
         assert json.loads(panel.states["request"])["event_type"] == "answered"
         assert float(panel.states["decode_speed"]) > 0
         panel.do("question", QUESTION)
-        panel.take_until("answered", "2")
-        assert 0 < float(panel.states["cached"]) < 100
+        panel.take_until("answered_requests", "2")
+        assert 0 < float(panel.states["prompt_from_cache"]) < 100
 
         panel.do("drain")
         panel.take_until("status", "draining")
@@ -164,7 +164,7 @@ def test_without_commands_and_figures_there_are_no_such_entities(node):
     node = node(metrics="interval-seconds = 0")
     with Client(node.port) as client:
         panel = Panel(client)
-        assert panel.entities.keys() == {"ask", "question", "answer", "request", "status"}
+        assert panel.entities.keys() == {"ask", "question", "last_answer", "request", "status"}
         # What is taken away is named, with its platform alone.
         gone = panel.device["components"]["temperature"]
         assert gone == {"platform": "sensor"}

@@ -11,7 +11,8 @@ const MAX_STATE: usize = 255;
 /// One of them.
 #[derive(Debug)]
 pub(super) struct Entity {
-    /// Unique in the device.
+    /// Unique in the device. As its name would make it: earlier versions of Home Assistant
+    /// name entities by that.
     pub(super) key: &'static str,
     /// Kind of entity.
     pub(super) platform: &'static str,
@@ -70,7 +71,7 @@ impl HomeAssistant {
             ),
             Entity::new(
                 "sensor",
-                "answer",
+                "last_answer",
                 "Last answer",
                 json!({
                     "state_topic": topics.answer(),
@@ -139,26 +140,26 @@ impl HomeAssistant {
                 speed,
             ),
             sensor(
-                "waiting",
+                "waiting_requests",
                 "Waiting requests",
                 "value_json.queue.waiting",
                 json!({}),
             ),
             sensor(
-                "answered",
+                "answered_requests",
                 "Answered requests",
                 "value_json.requests.answered",
                 total.clone(),
             ),
             sensor(
-                "refused",
+                "refused_requests",
                 "Refused requests",
                 "value_json.requests.refused",
                 total,
             ),
             sensor(
-                "cached",
-                "Prompt tokens from the cache",
+                "prompt_from_cache",
+                "Prompt from cache",
                 "(100 * value_json.tokens.cached / value_json.tokens.prompt) | round(1) \
                  if value_json.tokens.prompt else ''",
                 json!({"unit_of_measurement": "%", "entity_category": "diagnostic"}),
@@ -170,7 +171,7 @@ impl HomeAssistant {
                 bytes.clone(),
             ),
             sensor(
-                "memory_available",
+                "available_memory",
                 "Available memory",
                 "value_json.memory.available_bytes | default('')",
                 bytes,
@@ -243,7 +244,7 @@ impl HomeAssistant {
         vec![
             button("drain", "Drain", self.control.drain),
             button("resume", "Resume", self.control.drain),
-            button("reload", "Reload configuration", self.control.reload),
+            button("reload", "Reload", self.control.reload),
         ]
     }
 }

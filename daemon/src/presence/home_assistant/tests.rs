@@ -73,6 +73,9 @@ fn a_device_with_its_entities() {
     // Home Assistant refuses a device with the same entity twice.
     let all = HomeAssistant::new(&config("kitchen")).entities();
     assert_eq!(all.len(), entities.len());
+    for entity in all {
+        assert_eq!(slug(entity.name).to_lowercase(), entity.key);
+    }
 }
 
 #[test]
@@ -99,7 +102,7 @@ fn what_the_node_does_not_have_is_taken_away() {
     config.metrics.interval_seconds = 0;
     let gone = keys(&config);
     assert!(gone.contains("temperature") && gone.contains("throttled"));
-    assert!(!gone.contains("answer") && !gone.contains("status"));
+    assert!(!gone.contains("last_answer") && !gone.contains("status"));
 }
 
 #[test]
