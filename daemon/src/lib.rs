@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod answers_file;
 pub mod channel;
 pub mod config;
 pub mod inference;

@@ -47,6 +47,22 @@ struct Pending {
     sequence: u64,
     /// The answer so far, up to the first chunk that is missing.
     text: String,
+    /// Tells one run of the node from another.
+    created: Option<u64>,
+    /// Whether text was handed on that is part of no answer any more.
+    in_vain: bool,
+}
+
+impl Pending {
+    fn new(correlation: Vec<u8>) -> Self {
+        Self {
+            correlation,
+            sequence: 0,
+            text: String::new(),
+            created: None,
+            in_vain: false,
+        }
+    }
 }
 
 impl Client {
@@ -157,11 +173,7 @@ impl Client {
             content_type: Some(CONTENT_TYPE_JSON.to_owned()),
             ..PublishProperties::default()
         };
-        self.pending = Some(Pending {
-            correlation,
-            sequence: 0,
-            text: String::new(),
-        });
+        self.pending = Some(Pending::new(correlation));
         self.link
             .publish(&self.topics.chat(), payload, properties)
             .await
@@ -265,13 +277,25 @@ impl Pending {
     /// The chunk with the text that comes next, which may be none: behind a gap text is
     /// held back until the end brings the whole.
     fn take_chunk(&mut self, mut chunk: ChatChunk) -> Result<Option<ChatChunk>, String> {
+        let before = self.created.replace(chunk.created);
         let mut nothing = ChunkChoice::default();
         let choice = chunk.choices.first_mut().unwrap_or(&mut nothing);
-        if let Some(whole) = &choice.message {
-            let rest = (whole.content.strip_prefix(self.text.as_str()))
+        let whole = choice.message.as_ref().map(|whole| whole.content.as_str());
+        if before.is_some_and(|before| before != chunk.created) {
+            // The node was restarted in between and has begun anew.
+            let goes_on = whole.is_some_and(|whole| whole.starts_with(&self.text));
+            if !goes_on {
+                self.in_vain |= !self.text.is_empty();
+                self.text.clear();
+            }
+            self.sequence = 0;
+        }
+        if let Some(whole) = whole {
+            let rest = (whole.strip_prefix(self.text.as_str()))
                 .ok_or("the whole answer does not begin with its parts")?;
             // Its number does not matter then: the node may have sent it anew.
-            choice.delta.content = Some(rest.to_owned()).filter(|rest| !rest.is_empty());
+            let rest = Some(rest.to_owned()).filter(|rest| !rest.is_empty());
+            choice.delta.content = rest.map(|rest| self.apart(rest));
             return Ok(Some(chunk));
         }
         match chunk.sequence.cmp(&self.sequence) {
@@ -280,6 +304,8 @@ impl Pending {
             Ordering::Equal => {
                 self.sequence = self.sequence.saturating_add(1);
                 self.text += choice.delta.content.as_deref().unwrap_or_default();
+                let content = choice.delta.content.take();
+                choice.delta.content = content.map(|content| self.apart(content));
             }
             Ordering::Greater if choice.finish_reason.is_some() => {
                 return Err(format!("part {} of the answer is missing", self.sequence));
@@ -287,6 +313,14 @@ impl Pending {
             Ordering::Greater => choice.delta.content = None,
         }
         Ok(Some(chunk))
+    }
+
+    /// The text to hand on: in a line of its own behind one that came to nothing.
+    fn apart(&mut self, text: String) -> String {
+        match std::mem::take(&mut self.in_vain) {
+            true => format!("\n{text}"),
+            false => text,
+        }
     }
 }
 
@@ -339,11 +373,7 @@ mod tests {
     }
 
     fn pending() -> Pending {
-        Pending {
-            correlation: vec![1, 2],
-            sequence: 0,
-            text: String::new(),
-        }
+        Pending::new(vec![1, 2])
     }
 
     #[test]
@@ -386,6 +416,34 @@ mod tests {
         }
         let rest = text(&mut pending, &end(0, Some("xxxyz")));
         assert_eq!(rest.as_deref(), Some("yz"));
+    }
+
+    #[test]
+    fn an_answer_that_is_begun_anew_stands_in_a_line_of_its_own() {
+        let of_another_run = |mut value: Value| {
+            value["created"] = 2.into();
+            value
+        };
+        let mut pending = pending();
+        assert_eq!(text(&mut pending, &chunk(0)).as_deref(), Some("x"));
+        assert_eq!(text(&mut pending, &chunk(1)).as_deref(), Some("x"));
+        let anew = of_another_run(chunk(0));
+        assert_eq!(text(&mut pending, &anew).as_deref(), Some("\nx"));
+        let next = of_another_run(chunk(1));
+        assert_eq!(text(&mut pending, &next).as_deref(), Some("x"));
+        let last = of_another_run(end(2, Some("xxy")));
+        assert_eq!(text(&mut pending, &last).as_deref(), Some("y"));
+    }
+
+    #[test]
+    fn the_whole_answer_of_another_run_goes_on_where_it_can() {
+        for (whole, expected) in [("xyz", "yz"), ("other", "\nother")] {
+            let mut pending = pending();
+            assert_eq!(text(&mut pending, &chunk(0)).as_deref(), Some("x"));
+            let mut last = end(0, Some(whole));
+            last["created"] = 2.into();
+            assert_eq!(text(&mut pending, &last).as_deref(), Some(expected));
+        }
     }
 
     #[test]

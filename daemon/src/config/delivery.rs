@@ -1,5 +1,6 @@
 //! `[delivery]`: how long an answer is kept for those who ask again.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -20,6 +21,8 @@ pub struct Delivery {
     pub dedup_entries: usize,
     /// Bytes of them.
     pub dedup_bytes: usize,
+    /// Where they are written down, for the next run of the daemon; `None`: nowhere.
+    pub answers_file: Option<PathBuf>,
 }
 
 impl Default for Delivery {
@@ -28,6 +31,7 @@ impl Default for Delivery {
             dedup_seconds: 600,
             dedup_entries: 256,
             dedup_bytes: 1024 * 1024,
+            answers_file: None,
         }
     }
 }
@@ -55,6 +59,11 @@ impl Delivery {
             MAX_DEDUP_ENTRIES,
         );
         found.range("delivery.dedup-bytes", self.dedup_bytes, 0, MAX_DEDUP_BYTES);
+        let file = self.answers_file.as_ref();
+        if file.is_some_and(|file| file.file_name().is_none()) {
+            let message = "names no file; give one in a folder that is there, or leave it out";
+            found.add("delivery.answers-file", message);
+        }
     }
 }
 
@@ -70,6 +79,7 @@ mod tests {
                 dedup_seconds: MAX_DEDUP_SECONDS + 1,
                 dedup_entries: MAX_DEDUP_ENTRIES + 1,
                 dedup_bytes: MAX_DEDUP_BYTES + 1,
+                answers_file: Some(PathBuf::new()),
             },
             ..Config::for_model("m")
         };
@@ -79,7 +89,8 @@ mod tests {
             [
                 "delivery.dedup-seconds",
                 "delivery.dedup-entries",
-                "delivery.dedup-bytes"
+                "delivery.dedup-bytes",
+                "delivery.answers-file"
             ]
         );
     }

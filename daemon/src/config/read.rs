@@ -97,6 +97,11 @@ impl Config {
         {
             *models = folder.join(&models);
         }
+        if let Some(answers) = &mut self.delivery.answers_file
+            && !answers.as_os_str().is_empty()
+        {
+            *answers = folder.join(&answers);
+        }
         let root = &mut self.metrics.system_root;
         if !root.as_os_str().is_empty() {
             *root = folder.join(&root);
@@ -138,6 +143,16 @@ impl Config {
             problems.push(Problem {
                 key: "control.models-folder",
                 message: format!("{} is no folder", models.display()),
+            });
+        }
+        let answers = self.delivery.answers_file.as_deref();
+        if let Some(folder) = answers.and_then(Path::parent)
+            && !folder.as_os_str().is_empty()
+            && !folder.is_dir()
+        {
+            problems.push(Problem {
+                key: "delivery.answers-file",
+                message: format!("its folder, {}, is not there", folder.display()),
             });
         }
         problems

@@ -1,6 +1,6 @@
 //! What of a new configuration can be taken over by a daemon that runs.
 
-use super::Config;
+use super::{Config, Delivery};
 
 impl Config {
     /// Takes over what can change now: limits, delivery, generation, stream, control,
@@ -17,6 +17,10 @@ impl Config {
         if self.model != new.model {
             restart.push("model");
         }
+        let answers_file = self.delivery.answers_file.clone();
+        if answers_file != new.delivery.answers_file {
+            restart.push("delivery");
+        }
         // It is told by the broker when Home Assistant starts.
         if self.home_assistant != new.home_assistant {
             restart.push("home-assistant");
@@ -30,6 +34,10 @@ impl Config {
             broker: self.broker.clone(),
             model: self.model.clone(),
             home_assistant: self.home_assistant.clone(),
+            delivery: Delivery {
+                answers_file,
+                ..new.delivery
+            },
             ..new
         };
         restart
@@ -55,13 +63,24 @@ mod tests {
         new.model.threads = Some(3);
         new.control.drain = true;
         new.home_assistant.discovery = false;
+        new.delivery.answers_file = Some("answers".into());
+        new.delivery.dedup_entries = 3;
         new.limits.max_tokens = 8;
         new.metrics.interval_seconds = 9;
         let sections = config.take_over(new);
-        let expected = ["node", "broker", "model", "home-assistant", "control"];
+        let expected = [
+            "node",
+            "broker",
+            "model",
+            "delivery",
+            "home-assistant",
+            "control",
+        ];
         assert_eq!(sections, expected);
         assert_eq!(config.metrics.interval_seconds, 9);
         assert!(config.home_assistant.discovery);
+        assert_eq!(config.delivery.answers_file, None);
+        assert_eq!(config.delivery.dedup_entries, 3);
         assert_eq!(config.limits.max_tokens, 8);
         assert_eq!(config.node.name, "board");
         assert_eq!(config.model.threads, None);

@@ -1,6 +1,7 @@
 //! Why the daemon ended.
 
 use std::io;
+use std::path::PathBuf;
 
 use thiserror::Error;
 
@@ -19,6 +20,15 @@ pub enum DaemonError {
     /// The model cannot be used.
     #[error("cannot load the model")]
     Load(#[source] LoadError),
+    /// The file of answers cannot be used.
+    #[error("cannot use {}, the delivery.answers-file of the configuration", path.display())]
+    Answers {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// A fault in the engine or in ours.
     #[error("the inference thread ended by a fault: {0}")]
     InferenceLost(String),

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 pub use control::Reload;
 pub use error::DaemonError;
 
+use crate::answers_file::AnswersFile;
 use crate::channel::SendError;
 use crate::config::{Config, Load};
 use crate::inference::{Engine, Event, Models};
@@ -55,6 +56,7 @@ pub async fn run_with(
     let model = host.look().map_err(DaemonError::Load)?;
     let mut service = Service::new(&config, model.name.clone());
     let mut presence = Presence::new(&config, model);
+    let answers = AnswersFile::take_up(&config.delivery, &mut service)?;
     if config.model.load == Load::Start {
         info!(folder = %config.model.folder.display(), "loading the model");
         host.load()?;
@@ -82,6 +84,7 @@ pub async fn run_with(
         config,
         reload,
         switch: None,
+        answers,
     };
     let served = daemon.serve(shutdown.as_mut()).await;
     if served.is_ok() {
@@ -101,6 +104,7 @@ struct Daemon {
     reload: Option<Reload>,
     switch: Option<Switch>,
     pace: Pace,
+    answers: Option<AnswersFile>,
 }
 
 impl Daemon {
@@ -179,6 +183,11 @@ impl Daemon {
             match output {
                 Output::Publish(message) => self.link.outbox.push(message),
                 Output::Final { key, message } => self.link.outbox.push_final(key, message),
+                Output::Keep(kept) => {
+                    if let Some(file) = &mut self.answers {
+                        file.append(&kept, &self.service);
+                    }
+                }
                 Output::Ack(receipt) => self.link.ack(receipt),
                 Output::Control { command, asker } => self.on_command(command, asker),
             }

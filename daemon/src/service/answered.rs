@@ -7,6 +7,7 @@ use super::identity::Identity;
 use super::route::Route;
 use crate::config::Delivery;
 use crate::mqtt::Message;
+use crate::wire::FINISH_REASON_PROPERTY;
 
 /// What an entry takes beside its message and its route.
 const ENTRY_BYTES: usize = 512;
@@ -20,6 +21,15 @@ pub(super) struct Answered {
     pub(super) route: Route,
     /// The whole of it in one message.
     pub(super) message: Message,
+}
+
+impl Answered {
+    /// As its message says.
+    pub(super) fn finish_reason(&self) -> Option<&str> {
+        let mut properties = self.message.user.iter();
+        let found = properties.find(|(name, _)| *name == FINISH_REASON_PROPERTY);
+        found.map(|(_, value)| value.as_str())
+    }
 }
 
 /// Answers of late: bounded in time, number and bytes, the oldest first.
@@ -87,6 +97,11 @@ impl AnswerCache {
         Some(answered)
     }
 
+    /// All of them, and when the broker had them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Instant, &Answered)> {
+        self.entries.iter().map(|(at, _, answered)| (*at, answered))
+    }
+
     /// Where the answers went.
     pub(super) fn routes(&self) -> impl Iterator<Item = &Route> {
         self.entries.iter().map(|(.., answered)| &answered.route)
@@ -141,6 +156,7 @@ mod tests {
             dedup_seconds: seconds,
             dedup_entries: entries,
             dedup_bytes: bytes,
+            ..Delivery::default()
         })
     }
 

@@ -45,6 +45,21 @@ struct Live {
     sent: Option<Sent>,
 }
 
+impl Live {
+    /// Its answer, if it has one and can be known should it come again: one that the broker
+    /// does not keep and that has no name cannot.
+    fn answered(&self) -> Option<Answered> {
+        let sent = self.sent.as_ref()?;
+        let again = self.named || self.at_least_once;
+        Some(Answered {
+            identity: self.identity,
+            named: self.named,
+            route: sent.route.clone(),
+            message: sent.replay.clone().filter(|_| again)?,
+        })
+    }
+}
+
 /// The last message of a reply.
 #[derive(Debug)]
 pub(super) struct Sent {
@@ -133,6 +148,26 @@ impl Deliveries {
         self.live.iter().any(|l| l.key == key && l.at_least_once)
     }
 
+    /// The answer that was made to this request, if it can be known should it come again.
+    pub(super) fn answer_to(&self, key: u64) -> Option<Answered> {
+        self.live.iter().find(|live| live.key == key)?.answered()
+    }
+
+    /// An answer that the broker had at this time, of an earlier run.
+    pub(super) fn restore(&mut self, answered: Answered, at: Instant) {
+        self.cache.insert(answered, at);
+    }
+
+    /// Answers that the broker has, and since when; then those on their way to it.
+    pub(super) fn answered(&self, now: Instant) -> impl Iterator<Item = (Instant, Answered)> {
+        let sent = self.live.iter().filter_map(Live::answered);
+        let had = self
+            .cache
+            .iter()
+            .map(|(at, answered)| (at, answered.clone()));
+        had.chain(sent.map(move |answered| (now, answered)))
+    }
+
     /// The last message of its reply was made.
     pub(super) fn sent(&mut self, key: u64, sent: Sent) {
         if let Some(live) = self.live.iter_mut().find(|l| l.key == key) {
@@ -145,20 +180,7 @@ impl Deliveries {
         let Some(live) = self.remove_sent(key) else {
             return Vec::new();
         };
-        // One that the broker does not keep and that has no name is never known again.
-        let again = live.named || live.at_least_once;
-        if let Some(Sent {
-            route,
-            replay: Some(message),
-        }) = live.sent
-            && again
-        {
-            let answered = Answered {
-                identity: live.identity,
-                named: live.named,
-                route,
-                message,
-            };
+        if let Some(answered) = live.answered() {
             self.cache.insert(answered, now);
         }
         live.receipts

@@ -1,6 +1,6 @@
 //! How a request is known again when it comes a second time.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::mqtt::Request;
@@ -11,8 +11,8 @@ use crate::mqtt::Request;
 /// The payload is part of it so that a client that starts to count anew is not given
 /// the answer to an earlier question of the same number. It is the same in every run
 /// of the daemon, and nobody can make another request that has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Identity([u8; 32]);
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub(super) struct Identity(#[serde(with = "hex::serde")] [u8; 32]);
 
 impl Identity {
     pub(super) fn of(request: &Request) -> Self {

@@ -72,7 +72,8 @@ impl Service {
         Answer::new(
             &waiting.route,
             self.model.clone(),
-            unix_time(),
+            // Chunks of another run of the daemon have another time.
+            unix_time().max(self.started + 1),
             waited,
             &waiting.job,
         )

@@ -12,6 +12,7 @@ mod figures;
 mod identity;
 mod jobs;
 mod json_values;
+mod kept;
 mod output;
 mod rate;
 mod render;
@@ -24,6 +25,7 @@ use tracing::{debug, info};
 
 pub use control::{Asker, Command, Done};
 pub use figures::Figures;
+pub use kept::Kept;
 pub use output::{Counts, Outcome, Output};
 
 use crate::config::{Config, Control, Limits};
@@ -73,6 +75,8 @@ pub struct Service {
     draining: bool,
     control: Control,
     log_prompts: bool,
+    /// Whether answers are written down.
+    keeps_answers: bool,
 }
 
 /// A request that is new to us.
@@ -111,6 +115,7 @@ impl Service {
             draining: false,
             control: config.control.clone(),
             log_prompts: config.log.prompts,
+            keeps_answers: config.delivery.answers_file.is_some(),
             limits,
         }
     }

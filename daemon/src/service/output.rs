@@ -1,6 +1,6 @@
 //! What the service asks of its surroundings, and what it counts.
 
-use super::{Asker, Command};
+use super::{Asker, Command, Kept};
 use crate::mqtt::{Message, Receipt};
 
 /// Something to do, in the order given.
@@ -16,6 +16,9 @@ pub enum Output {
         /// The message.
         message: Message,
     },
+    /// Write an answer down before the next output, for [`super::Service::restore`] in
+    /// another run.
+    Keep(Box<Kept>),
     /// Tell the broker that it may forget a request.
     Ack(Receipt),
     /// Do what the node was told, and tell [`super::Service::on_done`] what came of it.

@@ -69,6 +69,7 @@ impl Service {
             replay: Some(replay),
         };
         self.deliveries.sent(key, sent);
+        self.keep(key, out);
         out.push(Output::Final { key, message });
     }
 

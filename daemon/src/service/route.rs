@@ -1,6 +1,7 @@
 //! Where a reply goes and in which form.
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::render;
 use crate::config::Limits;
@@ -19,6 +20,16 @@ pub(super) struct Route {
     content_type: ContentType,
     id: Option<String>,
     node: String,
+}
+
+/// What of a route is not the node's own, for a file.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub(super) struct Address {
+    topic: String,
+    /// In hexadecimal digits.
+    correlation: Option<String>,
+    json: bool,
+    id: Option<String>,
 }
 
 /// A request that gets an error, and where that goes. Boxed: it is large and rare.
@@ -137,6 +148,33 @@ impl Route {
                     limits.max_correlation_bytes
                 ),
             ),
+        }
+    }
+
+    /// For a file.
+    pub(super) fn address(&self) -> Address {
+        Address {
+            topic: self.topic.clone(),
+            correlation: self.correlation.as_ref().map(hex::encode),
+            json: self.is_json(),
+            id: self.id.clone(),
+        }
+    }
+
+    /// From a file, at a node.
+    pub(super) fn from_address(address: Address, node: &str) -> Self {
+        Self {
+            topic: address.topic,
+            // Digits that are none are of a file that others wrote in.
+            correlation: (address.correlation)
+                .and_then(|digits| hex::decode(digits).ok())
+                .map(Bytes::from),
+            content_type: match address.json {
+                true => ContentType::Json,
+                false => ContentType::Text,
+            },
+            id: address.id,
+            node: node.to_owned(),
         }
     }
 

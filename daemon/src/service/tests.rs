@@ -1,6 +1,7 @@
 mod cancelling;
 mod controlling;
 mod delivering;
+mod keeping;
 mod limiting;
 mod node;
 

@@ -13,7 +13,7 @@ use chaski_daemon::config::Config;
 use chaski_daemon::inference::{Completed, Finished, Job};
 use chaski_daemon::mqtt::{Message, Receipt, Request};
 use chaski_daemon::refusal::Refusal;
-use chaski_daemon::service::{Command, Done, Outcome, Output, Service};
+use chaski_daemon::service::{Command, Done, Kept, Outcome, Output, Service};
 use chaski_daemon::wire::{
     CancelReply, ControlReply, ErrorCode, Reply, Topics, check_response_topic,
 };
@@ -101,6 +101,7 @@ impl Node {
         }
         config.broker.session_expiry = if script.has_session { 600 } else { 0 };
         config.delivery.dedup_entries = usize::from(script.dedup_entries % 4);
+        config.delivery.answers_file = Some("answers".into());
         Self::with(&config)
     }
 
@@ -315,6 +316,11 @@ impl Node {
                             other => panic!("more than an answer to a command: {other:?}"),
                         }
                     }
+                }
+                Output::Keep(kept) => {
+                    let line = serde_json::to_vec(&kept).expect("it can be written");
+                    let read: Kept = serde_json::from_slice(&line).expect("and read");
+                    assert_eq!(read, *kept);
                 }
                 Output::Ack(receipt) => {
                     // One of a lost connection is worth nothing, and the link drops it.
