@@ -110,6 +110,7 @@ def wait_until(condition) -> None:
 def test_without_a_fault_all_passes(proxy, server, connect):
     connection, other = connect(), connect()
     assert echoed(connection, b"hello" * 100_000) and echoed(other, b"you")
+    assert proxy.is_connected()
     connection.shutdown(socket.SHUT_WR)
     assert connection.recv(1) == b""
     wait_until(lambda: len(server.ended) == 1)

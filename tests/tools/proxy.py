@@ -45,6 +45,10 @@ class Proxy:
         self._server = self._wait(asyncio.start_server(self._serve, host, 0))
         self.port = self._server.sockets[0].getsockname()[1]
 
+    def is_connected(self) -> bool:
+        """Whether the daemon has a connection to the broker now, as far as TCP goes."""
+        return bool(self._links)
+
     def delay(self, seconds: float) -> None:
         """Holds each chunk of bytes for so long from now on; 0 ends it."""
         self._wait(self._set("_delay", seconds))

@@ -137,6 +137,12 @@ class Tally:
         questions = (record.question for record in self.records.values())
         return [q for q in questions if q.number in self.asked and q.number not in self.answered]
 
+    def faulty(self) -> list[str]:
+        """Tells of the questions with different answers and of those with none."""
+        records = self.records.values()
+        wrong = [r for r in records if r.differs() or (r.accepted and not r.texts())]
+        return [f"{r.question.number}: answers {r.answers}, pieces {r.pieces}" for r in wrong]
+
     def sampled_texts(self) -> dict[str, set[str]]:
         """The answers to sampled questions, by what was asked."""
         texts: dict[str, set[str]] = {}
