@@ -354,7 +354,7 @@ def test_the_asker_asks_again_what_a_broker_may_have_forgotten(mosquitto):
         assert node.next().payload == b"lost" and asker.tally.counts().unanswered == 1
     # This broker keeps nothing, and so there is nobody who listens when it is back.
     broker.kill()
-    asker.doubt(patience=0.5)
+    asker.doubt()
     broker.start()
     for _ in range(200):
         asker.go_on(0.1)

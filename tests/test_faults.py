@@ -8,6 +8,7 @@ the answers, so that the machine's speed does not matter. No scenario ends many
 connections of one daemon: its patience between two attempts doubles each time.
 """
 
+import contextlib
 import json
 import random
 from collections.abc import Callable
@@ -30,12 +31,12 @@ max-tokens = 6
 """
 # A piece is a token, so that an answer computed again comes in the same pieces.
 EACH_TOKEN = "chunk-ms = 0"
-# All prompts by the kernels of decode. Those for prompts sum in another order, and which of
-# them computes a token depends on what is in the KV cache: int8 makes another text of that
-# about every third time, so that an answer computed again after a restart may differ.
+# Up to 15 tokens are computed by the kernels of decode. Those for longer steps sum in another
+# order, and which of them a token meets depends on what is in the KV cache: with int8 that can
+# be another text, so that an answer computed again after a restart may differ.
 MODEL = "prefill-chunk = 15"
 PROMPTS = ["Name an animal.", "Say something.", "Tell me a word.", "What do you like?"]
-MEMORY_GROWTH = 8 * 1024 * 1024
+MEMORY_GROWTH = 4 * 1024 * 1024
 # More than the longest wait of the daemon between two attempts to connect.
 PATIENCE = 120
 
@@ -73,13 +74,19 @@ class Scene:
     asker: Asker
     random: random.Random
 
-    def wait_for_cut(self, cuts: int) -> None:
-        """Goes on until the proxy has cut more than so many connections."""
+    def until(self, happened: Callable[[], bool]) -> None:
+        """Goes on until something has happened."""
         for _ in range(600):
-            if self.proxy.counts["cut"] > cuts:
+            if happened():
                 return
             self.asker.go_on(0.1)
-        raise AssertionError("no connection was cut: nothing passed the proxy for a minute")
+        raise AssertionError("a fault did not happen within a minute")
+
+    def until_counted(self, what: str, fault: Callable[[], None]) -> None:
+        """Has the proxy do something, and goes on until it has."""
+        before = self.proxy.counts[what]
+        fault()
+        self.until(lambda: self.proxy.counts[what] > before)
 
     def some_time(self, longest: float) -> None:
         """Goes on for a while."""
@@ -100,21 +107,16 @@ def cut(scene: Scene) -> None:
 
 
 def halve_up(scene: Scene) -> None:
-    cuts = scene.proxy.counts["cut"]
-    scene.proxy.halve(UP)
-    scene.wait_for_cut(cuts)
+    scene.until_counted("cut", lambda: scene.proxy.halve(UP))
 
 
 def halve_down(scene: Scene) -> None:
-    cuts = scene.proxy.counts["cut"]
-    scene.proxy.halve(DOWN)
-    scene.wait_for_cut(cuts)
+    scene.until_counted("cut", lambda: scene.proxy.halve(DOWN))
 
 
 def cut_in_a_while(scene: Scene) -> None:
-    cuts = scene.proxy.counts["cut"]
-    scene.proxy.cut_after(UP, scene.random.randrange(1000, 5000))
-    scene.wait_for_cut(cuts)
+    size = scene.random.randrange(1000, 5000)
+    scene.until_counted("cut", lambda: scene.proxy.cut_after(UP, size))
 
 
 def overlap(scene: Scene) -> None:
@@ -122,8 +124,13 @@ def overlap(scene: Scene) -> None:
 
 
 def swap(scene: Scene) -> None:
-    scene.proxy.swap(0.7)
-    scene.proxy.cut()
+    """The broker takes the old attempt for the new one, and ends the new one for it."""
+
+    def swap_and_cut() -> None:
+        scene.proxy.swap(0.7)
+        scene.proxy.cut()
+
+    scene.until_counted("swapped", swap_and_cut)
 
 
 def stall(scene: Scene) -> None:
@@ -145,9 +152,10 @@ def stall_down(scene: Scene) -> None:
 
 
 def stall_for_long(scene: Scene) -> None:
-    """Longer than one and a half keep-alives: the broker gives the daemon up."""
+    """Until the broker gives the daemon up, after one and a half keep-alives."""
+    given_up = scene.broker.log().count("exceeded timeout")
     scene.proxy.stall()
-    scene.asker.go_on(9)
+    scene.until(lambda: scene.broker.log().count("exceeded timeout") > given_up)
     scene.proxy.resume()
 
 
@@ -216,22 +224,27 @@ class Scenario:
 
     faults: tuple[Callable[[Scene], None], ...]
     requests: int
+    connections: int
+    """How often the daemon connects at least, else the faults did not do what they should."""
     persistent: bool = True
     """Whether the broker keeps what it has on disk."""
 
 
 SCENARIOS = {
-    "cuts": Scenario((cut, halve_up, halve_down, cut_in_a_while, overlap, delay), 200),
+    "cuts": Scenario((cut, halve_up, halve_down, cut_in_a_while, overlap, delay), 200, 6),
     "stalls": Scenario(
-        (stall, stall_up, stall_down, stall_for_long, refuse, swap, delay), 200
+        (stall, stall_up, stall_down, stall_for_long, refuse, swap, delay), 200, 5
     ),
-    "daemon-killed": Scenario((kill_daemon,) * 6, 240),
+    "daemon-killed": Scenario((kill_daemon,) * 6, 240, 7),
     "broker-killed": Scenario(
-        (kill_broker_that_saved,) * 3 + (restart_broker,) * 2 + (kill_broker_at_any_moment,), 200
+        (kill_broker_that_saved,) * 3 + (restart_broker,) * 2 + (kill_broker_at_any_moment,),
+        200,
+        7,
     ),
     "broker-forgets": Scenario(
         (kill_broker_at_any_moment,) * 3 + (restart_broker_that_forgets,) * 2,
         200,
+        6,
         persistent=False,
     ),
 }
@@ -259,9 +272,8 @@ class Memory:
             self.first = self.scene.daemon.resident_bytes()
 
     def growth(self) -> int:
-        """Bytes, in the last process there was."""
-        assert self.first is not None, "the last daemon did not answer enough to tell"
-        return self.scene.daemon.resident_bytes() - self.first
+        """Bytes, in the last process there was; all of them if it did not answer enough."""
+        return self.scene.daemon.resident_bytes() - (self.first or 0)
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -273,52 +285,52 @@ def test_faults(name, chaskid, smollm2_folder, tmp_path):
     # Not before the memory was looked at, and so that the last process answers enough.
     places = sorted(chance.sample(range(Memory.WARM_UP + 10, scenario.requests - 70), len(faults)))
 
-    broker = Mosquitto(tmp_path, persistent=scenario.persistent).start()
-    proxy = Proxy(broker.port)
-    daemon = Chaskid(
-        *(chaskid, tmp_path, smollm2_folder, proxy.port, NODE),
-        limits=LIMITS,
-        model=MODEL,
-        stream=EACH_TOKEN,
-    ).start()
-    daemon.wait_for_log("connected and subscribed")
-    asker = Asker(broker.port, questions(scenario.requests))
-    scene = Scene(broker, proxy, daemon, asker, chance)
-    memory = Memory(scene)
-    happened = []
+    with contextlib.ExitStack() as ends:
+        broker = Mosquitto(tmp_path, persistent=scenario.persistent).start()
+        ends.callback(broker.stop)
+        proxy = Proxy(broker.port)
+        ends.callback(proxy.close)
+        daemon = Chaskid(
+            *(chaskid, tmp_path, smollm2_folder, proxy.port, NODE),
+            limits=LIMITS,
+            model=MODEL,
+            stream=EACH_TOKEN,
+        ).start()
+        ends.callback(daemon.stop)
+        daemon.wait_for_log("connected and subscribed")
+        asker = Asker(broker.port, questions(scenario.requests))
+        ends.callback(asker.close)
+        scene = Scene(broker, proxy, daemon, asker, chance)
+        memory = Memory(scene)
+        happened = []
 
-    def at_step() -> None:
-        memory.look()
-        if places and len(asker.tally.answered) >= places[0] and proxy.is_connected():
-            places.pop(0)
-            fault = faults[len(happened)]
-            happened.append(fault.__name__)
-            fault(scene)
+        def at_step() -> None:
+            memory.look()
+            if places and len(asker.tally.answered) >= places[0] and proxy.is_connected():
+                places.pop(0)
+                fault = faults[len(happened)]
+                happened.append(fault.__name__)
+                fault(scene)
 
-    try:
         asker.finish(PATIENCE, at_step)
         counts = asker.tally.counts()
-        growth = memory.growth() if counts.answered == scenario.requests else None
-        log = daemon.log()
-    finally:
-        asker.close()
-        daemon.stop()
-        proxy.close()
-        broker.stop()
-    connections = log.count("connected and subscribed")
-    computed = log.count(" request ")
+        growth = memory.growth()
+    log = daemon.log()
+    computed, again = log.count(" request "), log.count("answered again")
     print(
-        f"\nfaults/{name}: {counts}; asked again {asker.counts['again']}, "
-        f"unheard {asker.counts['unheard']}; {len(happened)} faults, {connections} connections, "
-        f"computed {computed}, memory {growth / 1024 if growth is not None else '?'} KiB more"
+        f"\nfaults/{name}: {counts}; asked again {asker.counts['again']}, of these unheard "
+        f"{asker.counts['unheard']}; computed {computed}, sent again {again}; "
+        f"memory {growth // 1024} KiB more"
     )
-    print(f"faults/{name}: {', '.join(happened)}")
+    print(f"faults/{name}: {', '.join(happened)}; the proxy's connections: {dict(proxy.counts)}")
 
-    assert places == [], "not all faults happened"
-    assert counts.accepted == counts.asked == scenario.requests
-    assert asker.tally.faulty() == [], counts
-    assert counts.unanswered == 0 and counts.answered == scenario.requests
-    assert counts.different == 0
+    assert places == [] and proxy.counts["served"] >= scenario.connections
+    assert counts.asked == scenario.requests
+    # A broker that forgets may have had nobody to give a question to, which was answered all
+    # the same because the daemon had it from before.
+    assert counts.accepted == counts.asked or not scenario.persistent
+    assert counts.unanswered == 0 and counts.different == 0, "\n".join(asker.tally.faulty())
+    assert counts.answered == scenario.requests
     assert counts.strangers == 0 and counts.errors == {}
     # Else a text that was made with another seed would not be seen.
     assert all(len(texts) > 10 for texts in asker.tally.sampled_texts().values())

@@ -16,6 +16,8 @@ from paho.mqtt.properties import Properties
 from .mqtt_client import user_property
 from .tally import Question, Tally
 
+AGAIN = 1.0
+"""Seconds after which an impatient client asks again, often before the answer can be there."""
 NO_SUBSCRIBER = 0x10
 """The broker took a message and had nobody to give it to."""
 
@@ -70,12 +72,12 @@ class Asker:
             for topic in (self._replies, self._status):
                 client.subscribe(topic, qos=1)
 
-    def doubt(self, patience: float = 4) -> None:
+    def doubt(self) -> None:
         """The broker may have forgotten what it accepted so far.
 
-        What has no answer now is asked again every `patience` seconds, as a client would.
+        What has no answer now is asked again every now and then, as a client would.
         """
-        again = time.monotonic() + patience
+        again = time.monotonic() + AGAIN
         for question in self.tally.unanswered():
             self._doubtful.setdefault(question.number, again)
 
@@ -98,7 +100,7 @@ class Asker:
                 if question not in self._published.values():
                     self.counts["again"] += 1
                     self._publish(question)
-                self._doubtful[question.number] = now + 4
+                self._doubtful[question.number] = now + AGAIN
 
     def go_on(self, seconds: float) -> None:
         """Goes on asking for so long."""
@@ -171,7 +173,7 @@ class Asker:
             assert reason < 0x80, f"the broker refuses {question.topic}: {reason:#x}"
             if reason == NO_SUBSCRIBER:
                 self.counts["unheard"] += 1
-                self._doubtful[question.number] = time.monotonic() + 1
+                self._doubtful[question.number] = time.monotonic() + AGAIN
             else:
                 self.tally.accepted(question)
         else:
