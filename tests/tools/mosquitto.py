@@ -37,7 +37,7 @@ class Mosquitto:
         self.database = folder / "mosquitto.db"
         lines = [f"listener {self.port} {self.host}", "log_type all"]
         if persistent:
-            # After every change of what it keeps; `save` is for those who must be sure.
+            # After changes of what it keeps, soon; `save` is for those who must be sure.
             lines += ["persistence true", f"persistence_location {folder}/"]
             lines += ["autosave_on_changes true", "autosave_interval 1"]
         else:
