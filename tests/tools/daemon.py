@@ -62,6 +62,12 @@ class Chaskid:
         """Lets it go on."""
         self.process.send_signal(signal.SIGCONT)
 
+    def resident_bytes(self) -> int:
+        """The memory that it takes now."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
+        return int(line.split()[1]) * 1024
+
     def terminate(self, timeout: float = 30) -> int:
         """Sends SIGTERM and gives the exit code."""
         return self._end(signal.SIGTERM, timeout)

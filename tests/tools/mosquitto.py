@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -20,7 +21,10 @@ class Mosquitto:
 
     host = "127.0.0.1"
 
-    def __init__(self, folder: Path, port: int | None = None, config: str = ""):
+    def __init__(
+        self, folder: Path, port: int | None = None, config: str = "", persistent: bool = False
+    ):
+        """With `persistent` it keeps sessions and messages in a file, across restarts."""
         program = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin")
         if program is None:
             raise FileNotFoundError("mosquitto is not installed: apt-get install mosquitto")
@@ -30,7 +34,14 @@ class Mosquitto:
         self.config_file = folder / "mosquitto.conf"
         self.log_file = folder / "mosquitto.log"
         self.process: subprocess.Popen | None = None
-        lines = [f"listener {self.port} {self.host}", "persistence false", "log_type all"]
+        self.database = folder / "mosquitto.db"
+        lines = [f"listener {self.port} {self.host}", "log_type all"]
+        if persistent:
+            # After changes of what it keeps, soon; `save` is for those who must be sure.
+            lines += ["persistence true", f"persistence_location {folder}/"]
+            lines += ["autosave_on_changes true", "autosave_interval 1"]
+        else:
+            lines.append("persistence false")
         if os.geteuid() == 0:
             # Otherwise it changes to the user mosquitto, who cannot read the test's folder.
             lines.append("user root")
@@ -84,6 +95,26 @@ class Mosquitto:
         """Ends the broker in order and starts it again on the same port."""
         self.stop()
         self.start()
+
+    def save(self) -> None:
+        """Has everything that it acknowledged so far written to its file.
+
+        It acknowledges first and writes then, so that one killed in between forgets.
+        """
+        before = self._saved()
+        self.process.send_signal(signal.SIGUSR1)
+        deadline = time.monotonic() + 20
+        while self._saved() == before:
+            assert time.monotonic() < deadline, f"mosquitto does not save:\n{self.log()[-2000:]}"
+            time.sleep(0.005)
+
+    def _saved(self) -> tuple[int, int] | None:
+        """Which version of its file is there; each is a new file."""
+        try:
+            file = self.database.stat()
+        except FileNotFoundError:
+            return None
+        return file.st_ino, file.st_mtime_ns
 
     def log(self) -> str:
         """All that the broker has logged so far."""
