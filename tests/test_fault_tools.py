@@ -241,19 +241,19 @@ CHAT = '{"messages": ["x"]}'
 
 def whole(text: str, reason: str = "stop") -> bytes:
     choice = {"message": {"content": text}, "finish_reason": reason}
-    return json.dumps({"choices": [choice]}).encode()
+    return json.dumps({"created": 1, "choices": [choice]}).encode()
 
 
-def piece(sequence: int, text: str) -> bytes:
+def piece(sequence: int, text: str, created: int = 1) -> bytes:
     choice = {"delta": {"content": text}, "finish_reason": None}
-    return json.dumps({"sequence": sequence, "choices": [choice]}).encode()
+    return json.dumps({"created": created, "sequence": sequence, "choices": [choice]}).encode()
 
 
-def end(sequence: int, text: str | None = None) -> bytes:
+def end(sequence: int, text: str | None = None, created: int = 1) -> bytes:
     choice = {"delta": {}, "finish_reason": "stop"}
     if text is not None:
         choice["message"] = {"content": text}
-    return json.dumps({"sequence": sequence, "choices": [choice]}).encode()
+    return json.dumps({"created": created, "sequence": sequence, "choices": [choice]}).encode()
 
 
 def tally_of(streamed: bool, *replies: bytes, payload: str = CHAT):
@@ -286,6 +286,12 @@ def tally_of(streamed: bool, *replies: bytes, payload: str = CHAT):
         (True, [piece(0, "a"), piece(1, "b"), end(2), end(2, "ax")], "different"),
         (True, [piece(0, "a"), end(1), end(2, "a")], "different"),
         (True, [piece(0, "a"), end(1), piece(1, "b")], "different"),
+        # Begun anew, after a part of another text.
+        (True, [piece(0, "x"), piece(0, "a", 2), end(1, created=2)], None),
+        (True, [piece(0, "x"), piece(1, "y"), end(1, "a", 2)], None),
+        (True, [piece(0, "a"), piece(0, "b", 2), end(2, created=2)], "unanswered"),
+        (True, [piece(0, "a"), end(1), piece(0, "a", 2), end(1, created=2)], "repeated"),
+        (True, [piece(0, "a"), end(1), piece(0, "b", 2), end(1, created=2)], "different"),
     ],
 )
 def test_what_the_tally_finds(streamed, replies, expected):

@@ -1,7 +1,7 @@
 """Hundreds of requests while connections, the daemon and the broker fail in every way.
 
-Every accepted request is answered, none with two different texts, and the daemon's
-memory does not grow. Each scenario prints its counts (`pytest -s` shows them).
+Every accepted request is answered, none with two different texts (but for the beginning
+of one that had to be begun anew), and the daemon's memory does not grow. Each scenario prints its counts (`pytest -s` shows them).
 
 Faults come in a random order, the same in every run, each after another share of
 the answers, so that the machine's speed does not matter. No scenario ends many
@@ -23,18 +23,13 @@ from tools.proxy import DOWN, UP, Proxy
 from tools.tally import Question
 
 NODE = "faultnode"
+# Fewer than the asker asks at a time: the broker holds the rest back, or the daemon does.
 LIMITS = """
-queue-depth = 32
-per-client-depth = 32
+queue-depth = 8
+per-client-depth = 8
 rate-per-minute = 0
 max-tokens = 6
 """
-# A piece is a token, so that an answer computed again comes in the same pieces.
-EACH_TOKEN = "chunk-ms = 0"
-# Up to 15 tokens are computed by the kernels of decode. Those for longer steps sum in another
-# order, and which of them a token meets depends on what is in the KV cache: with int8 that can
-# be another text, so that an answer computed again after a restart may differ.
-MODEL = "prefill-chunk = 15"
 PROMPTS = ["Name an animal.", "Say something.", "Tell me a word.", "What do you like?"]
 MEMORY_GROWTH = 4 * 1024 * 1024
 # More than the longest wait of the daemon between two attempts to connect.
@@ -293,8 +288,7 @@ def test_faults(name, chaskid, smollm2_folder, tmp_path):
         daemon = Chaskid(
             *(chaskid, tmp_path, smollm2_folder, proxy.port, NODE),
             limits=LIMITS,
-            model=MODEL,
-            stream=EACH_TOKEN,
+            delivery='answers-file = "answers"',
         ).start()
         ends.callback(daemon.stop)
         daemon.wait_for_log("connected and subscribed")
@@ -336,3 +330,29 @@ def test_faults(name, chaskid, smollm2_folder, tmp_path):
     assert all(len(texts) > 10 for texts in asker.tally.sampled_texts().values())
     assert growth < MEMORY_GROWTH
     assert asker.status == "online"
+
+
+def test_a_backlog_waits_its_turn(chaskid, smollm2_folder, tmp_path):
+    """Mosquitto keeps what comes while a node is away, and sends more of it than it may.
+
+    Debian's lets as many messages out with each acknowledgement as it was allowed in all.
+    """
+    with contextlib.ExitStack() as ends:
+        broker = Mosquitto(tmp_path).start()
+        ends.callback(broker.stop)
+        limits = "queue-depth = 2\nper-client-depth = 2\nrate-per-minute = 0"
+        daemon = Chaskid(chaskid, tmp_path, smollm2_folder, broker.port, NODE, limits=limits)
+        ends.callback(daemon.stop)
+        # So that the broker has a session for it.
+        daemon.start().wait_for_log("connected and subscribed")
+        daemon.terminate()
+        asker = Asker(broker.port, questions(60), window=60)
+        ends.callback(asker.close)
+        asker.step()
+        asker.settle()
+        daemon.start()
+        asker.finish(PATIENCE, lambda: None)
+        counts = asker.tally.counts()
+        print(f"\nfaults/backlog: {counts}")
+        assert counts.accepted == counts.answered == 60 and counts.errors == {}
+        assert counts.repeated == counts.different == counts.strangers == 0

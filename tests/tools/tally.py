@@ -24,36 +24,51 @@ class Question:
         return b"%d" % self.number
 
 
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer, or the last message of one in pieces."""
+
+    text: str | None
+    end: int | None = None
+    """How many pieces there were."""
+    reason: str | None = None
+    created: int | None = None
+    """Tells one time it was begun from another: a node that was killed begins anew."""
+
+
 @dataclass
 class Record:
     """What is known of one question."""
 
     question: Question
     accepted: bool = False
-    answers: list = field(default_factory=list)
-    """Every whole answer that came: its text and why it ended."""
-    pieces: dict[int, set[str]] = field(default_factory=dict)
-    """Of a streamed answer: the texts that came under each number."""
+    answers: list["Answer"] = field(default_factory=list)
+    pieces: dict[int, dict[int, set[str]]] = field(default_factory=dict)
+    """Of a streamed answer, of each time it was begun: the texts under each number."""
 
     def texts(self) -> set[str]:
         """All the whole texts that came, whether in one message or in pieces."""
-        texts = set()
-        for text, end, _reason in self.answers:
-            if text is not None:
-                texts.add(text)
-            if end is not None and all(i in self.pieces for i in range(end)):
-                texts.add("".join(min(self.pieces[i]) for i in range(end)))
+        texts = {answer.text for answer in self.answers if answer.text is not None}
+        for answer in self.answers:
+            pieces = self.pieces.get(answer.created, {})
+            if answer.end is not None and all(i in pieces for i in range(answer.end)):
+                texts.add("".join(min(pieces[i]) for i in range(answer.end)))
         return texts
 
     def differs(self) -> bool:
         """Whether two texts came, or two ends, or two texts of one piece."""
-        ends = {(end, reason) for _text, end, reason in self.answers}
-        length = max((end for end, _reason in ends if end is not None), default=None)
+        ends = {(answer.created, answer.end) for answer in self.answers}
         return (
             len(self.texts()) > 1
-            or len(ends) > 1
-            or any(len(texts) > 1 for texts in self.pieces.values())
-            or (length is not None and any(i >= length for i in self.pieces))
+            or len({answer.reason for answer in self.answers}) > 1
+            or len(ends) > len({created for created, _end in ends})
+            or any(len(texts) > 1 for run in self.pieces.values() for texts in run.values())
+            or any(
+                i >= end
+                for created, end in ends
+                if end is not None
+                for i in self.pieces.get(created, {})
+            )
         )
 
 
@@ -117,20 +132,21 @@ class Tally:
 
     def _take(self, record: Record, payload: bytes) -> None:
         if not record.question.payload.startswith("{"):
-            record.answers.append((payload.decode(), None, None))
+            record.answers.append(Answer(payload.decode()))
             return
         reply = json.loads(payload)
         choice = reply["choices"][0]
         message = choice.get("message")
         whole = None if message is None else message["content"]
         reason = choice["finish_reason"]
+        created = reply["created"]
         if not record.question.streamed:
-            record.answers.append((whole, None, reason))
+            record.answers.append(Answer(whole, None, reason, created))
         elif reason is not None:
-            record.answers.append((whole, reply["sequence"], reason))
+            record.answers.append(Answer(whole, reply["sequence"], reason, created))
         else:
-            text = choice["delta"]["content"]
-            record.pieces.setdefault(reply["sequence"], set()).add(text)
+            run = record.pieces.setdefault(created, {})
+            run.setdefault(reply["sequence"], set()).add(choice["delta"]["content"])
 
     def unanswered(self) -> list[Question]:
         """Asked, and there is no whole answer."""

@@ -54,6 +54,7 @@ impl Service {
         }
         self.on_timer(now, out);
         let (_, waiting) = self.backlog.pop(now)?;
+        self.take_overflow(now, out);
         let answer = self.answer_to(&waiting, now);
         let Waiting { job, route, .. } = waiting;
         self.running = Some(Running {
@@ -210,6 +211,7 @@ impl Service {
     /// not keep is refused.
     pub fn stop(&mut self, out: &mut Vec<Output>) {
         self.stopping = true;
+        self.overflow.clear();
         if let Some(running) = &self.running {
             running.cancel.set();
         }

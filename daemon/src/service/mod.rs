@@ -14,6 +14,7 @@ mod jobs;
 mod json_values;
 mod kept;
 mod output;
+mod overflow;
 mod rate;
 mod render;
 mod replies;
@@ -42,6 +43,7 @@ use estimate::Estimate;
 use figures::EVENTS;
 use identity::{Identity, Sender};
 use jobs::{Running, Waiting};
+use overflow::Overflow;
 use rate::Buckets;
 use route::{Refused, Route};
 
@@ -60,6 +62,7 @@ pub struct Service {
     /// Names requests in here, and jobs.
     counter: u64,
     backlog: Backlog<Waiting>,
+    overflow: Overflow,
     running: Option<Running>,
     deliveries: Deliveries,
     tombstones: Tombstones,
@@ -85,6 +88,8 @@ struct Arrival<'a> {
     request: &'a Request,
     identity: Identity,
     sender: Sender,
+    /// Whether there was no room for it when it came.
+    waited: bool,
     now: Instant,
 }
 
@@ -102,6 +107,7 @@ impl Service {
             started: unix_time(),
             counter: 0,
             backlog: Backlog::new(limits.queue()),
+            overflow: Overflow::default(),
             running: None,
             deliveries: Deliveries::new(&config.delivery),
             tombstones: Tombstones::default(),
@@ -181,10 +187,26 @@ impl Service {
     }
 
     fn on_question(&mut self, chat: bool, request: &Request, now: Instant, out: &mut Vec<Output>) {
+        self.take_question(chat, request, false, now, out);
+    }
+
+    /// `waited`: whether there was no room for it when it came.
+    fn take_question(
+        &mut self,
+        chat: bool,
+        request: &Request,
+        waited: bool,
+        now: Instant,
+        out: &mut Vec<Output>,
+    ) {
         let identity = Identity::of(request);
         match self.deliveries.arrived(&identity, request, now) {
             // The broker keeps it for whoever comes next under our name.
             Known::New if self.stopping && self.has_session && request.receipt.is_some() => return,
+            Known::New if !waited && self.overflows(request, now) => {
+                debug!("the broker sends more than it was asked for");
+                return;
+            }
             Known::New => {}
             Known::UnderWay => {
                 self.counts.repeated += 1;
@@ -205,6 +227,7 @@ impl Service {
             } else {
                 Sender::of_text(request)
             },
+            waited,
             now,
         };
         let named = arrival.sender.named;
@@ -247,7 +270,8 @@ impl Service {
             return Err(stopping());
         }
         // What the broker gave us of the group's it gives to no other.
-        if self.draining && !self.is_of_group(&arrival.request.topic) {
+        let had = arrival.waited || self.is_of_group(&arrival.request.topic);
+        if self.draining && !had {
             return Err(draining());
         }
         let client = arrival.sender.client;
@@ -275,6 +299,7 @@ impl Service {
             identity,
             ref sender,
             now,
+            ..
         } = arrival;
         let mut sampling = prompt.sampling.or(self.sampling);
         if sender.named {

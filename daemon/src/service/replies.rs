@@ -178,6 +178,7 @@ impl Service {
     /// The connection is lost: the broker sends again what it was not told to forget.
     pub fn on_connection_lost(&mut self) {
         self.deliveries.connection_lost();
+        self.overflow.clear();
     }
 }
 

@@ -4,6 +4,7 @@ mod delivering;
 mod keeping;
 mod limiting;
 mod node;
+mod overflowing;
 
 use bytes::Bytes;
 use chaski_engine::FinishReason;

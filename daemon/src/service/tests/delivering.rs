@@ -80,7 +80,9 @@ fn the_same_id_with_another_question_is_another_request() {
 
 #[test]
 fn an_error_is_not_kept() {
-    let mut node = node(1);
+    let mut config = config(2);
+    config.limits.per_client_depth = Some(1);
+    let mut node = Node::new(&config);
     node.accept(&chat("a", false));
     let waits = kept(chat("b", false), 1);
     let (key, busy) = final_of(node.request(&waits));
