@@ -108,7 +108,8 @@ def measure() -> None:
     rest, flooded, counts = Figures(), Figures(), Counter()
     seconds = given.seconds / given.turns
     with on_core(given.cores[1]), node(given.model, given.chaskid, core=given.cores[0]) as daemon:
-        asker = Asker(daemon, 0)
+        # QoS 1: where the queue is full, it waits.
+        asker = Asker(daemon, 1)
         # What is there once only: the KV cache and the buffers.
         asker.ask(QUESTION, max_tokens=given.tokens)
         for number in range(given.turns):
