@@ -8,6 +8,7 @@ import pytest
 
 from tools import mosquitto as mosquitto_tool
 from tools import smollm2
+from tools.daemon import Chaskid
 from tools.programs import Binaries, release_program, run as run_program
 
 
@@ -94,3 +95,25 @@ def mosquitto(tmp_path_factory):
     yield factory
     for broker in brokers:
         broker.stop()
+
+
+@pytest.fixture
+def node(mosquitto, chaskid, smollm2_folder, tmp_path):
+    """A factory of daemons that are online, each at a broker of its own: `node(metrics="…")`.
+
+    `broker` is configuration of the broker, all others are sections of the daemon's. A
+    daemon has its `.broker` and the broker's `.port`.
+    """
+    daemons = []
+
+    def factory(name="board", broker="", **sections) -> Chaskid:
+        at = mosquitto(config=broker)
+        daemon = Chaskid(chaskid, tmp_path, smollm2_folder, at.port, name, **sections)
+        daemon.port, daemon.broker = at.port, at
+        daemons.append(daemon.start())
+        daemon.wait_for_log("connected and subscribed")
+        return daemon
+
+    yield factory
+    for daemon in daemons:
+        daemon.stop()

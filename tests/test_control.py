@@ -6,28 +6,9 @@ import signal
 
 import pytest
 
-from tools.daemon import Chaskid
 from tools.mqtt_client import Client
 
 QUESTION = "What is the capital of Peru?"
-
-
-@pytest.fixture
-def node(mosquitto, chaskid, smollm2_folder, tmp_path):
-    """A factory of a daemon that is online: `node(control="drain = true")`."""
-    daemons = []
-
-    def factory(**sections) -> Chaskid:
-        broker = mosquitto()
-        daemon = Chaskid(chaskid, tmp_path, smollm2_folder, broker.port, "c", **sections)
-        daemon.port = broker.port
-        daemons.append(daemon.start())
-        daemon.wait_for_log("connected and subscribed")
-        return daemon
-
-    yield factory
-    for daemon in daemons:
-        daemon.stop()
 
 
 @pytest.fixture
@@ -71,11 +52,11 @@ def test_drain_and_resume(node, me, chaski, run):
     with Client(node.port) as watcher:
         watcher.subscribe(node.topic("status"))
         watcher.wait_for(node.topic("status"), "online")
-        assert command(me, node, "drain") == {"command": "drain", "node": "c", "state": "draining"}
+        assert command(me, node, "drain") == {"command": "drain", "node": "board", "state": "draining"}
         watcher.wait_for(node.topic("status"), "draining")
         assert ask(me, node, "q1")["error"]["code"] == "draining"
         port = str(node.port)
-        shown = run(chaski, "ask", "Hello?", "--port", port, "--node", "c", check=False)
+        shown = run(chaski, "ask", "Hello?", "--port", port, "--node", "board", check=False)
         assert shown.returncode != 0 and "told to take nothing new" in shown.stderr, shown
         # It has left its group: nobody takes this, until it is back.
         group = {"id": "g", "messages": [{"role": "user", "content": QUESTION}]}
@@ -87,7 +68,7 @@ def test_drain_and_resume(node, me, chaski, run):
         assert "Lima" in ask(me, node, "q2")["choices"][0]["message"]["content"]
         me.publish("chaski/house/chat", {**group, "id": "g2"}, "me")
         reply = me.next_json()
-        assert (reply["id"], reply["node"]) == ("g2", "c")
+        assert (reply["id"], reply["node"]) == ("g2", "board")
     refused = command(me, node, "reload")
     assert refused["error"]["code"] == "unsupported" and "[control]" in refused["error"]["message"]
 
@@ -102,7 +83,7 @@ def test_reload_over_mqtt_and_by_signal(node, me):
     changed = text.replace("[limits]\n", "[limits]\nmax-tokens = 3\n")
     node.config_file.write_text(changed.replace("threads = 1", "threads = 2"))
     assert command(me, node, "reload") == {
-        "command": "reload", "node": "c", "state": "online", "restart_needed": ["model"]
+        "command": "reload", "node": "board", "state": "online", "restart_needed": ["model"]
     }  # fmt: skip
     assert tokens("q2") == 3
 

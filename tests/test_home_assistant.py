@@ -6,7 +6,6 @@ import queue
 import jinja2
 import pytest
 
-from tools.daemon import Chaskid
 from tools.mqtt_client import Client
 
 TOPIC = "homeassistant/device/chaski_board/config"
@@ -23,24 +22,6 @@ REQUIRED = {
     "binary_sensor": {"state_topic", "value_template", "device_class"},
     "button": {"command_topic", "payload_press"},
 }
-
-
-@pytest.fixture
-def node(mosquitto, chaskid, smollm2_folder, tmp_path):
-    """A factory of a daemon that is online, with its `.broker` and the broker's `.port`."""
-    daemons = []
-
-    def factory(broker="", **sections) -> Chaskid:
-        broker = mosquitto(config=broker)
-        daemon = Chaskid(chaskid, tmp_path, smollm2_folder, broker.port, "board", **sections)
-        daemon.port, daemon.broker = broker.port, broker
-        daemons.append(daemon.start())
-        daemon.wait_for_log("connected and subscribed")
-        return daemon
-
-    yield factory
-    for daemon in daemons:
-        daemon.stop()
 
 
 class Panel:

@@ -7,29 +7,10 @@ import shutil
 import jsonschema
 import pytest
 
-from tools.daemon import Chaskid
 from tools.mqtt_client import Client
 
 QUESTION = {"role": "user", "content": "What is the capital of Peru?"}
 PI_THROTTLED = "sys/devices/platform/soc/soc:firmware/get_throttled"
-
-
-@pytest.fixture
-def node(mosquitto, chaskid, smollm2_folder, tmp_path):
-    """A factory of a daemon that is online, its `.port` that of the broker."""
-    daemons = []
-
-    def factory(**sections) -> Chaskid:
-        broker = mosquitto()
-        daemon = Chaskid(chaskid, tmp_path, smollm2_folder, broker.port, "board", **sections)
-        daemon.port = broker.port
-        daemons.append(daemon.start())
-        daemon.wait_for_log("connected and subscribed")
-        return daemon
-
-    yield factory
-    for daemon in daemons:
-        daemon.stop()
 
 
 @pytest.fixture

@@ -13,9 +13,8 @@ use crate::inference::Description;
 use crate::mqtt::{ContentType, Message, Request};
 use crate::service::Service;
 use crate::wire::{
-    Event, EventMessage, Info, LimitsInfo, Metrics, ModelInfo, QueueMetrics, RequestMetrics,
-    STATUS_DRAINING, STATUS_OFFLINE, STATUS_ONLINE, ThrottlingMetrics, Topics, TopicsInfo,
-    chat_request_schema,
+    Event, EventMessage, Info, LimitsInfo, Metrics, ModelInfo, QueueMetrics, STATUS_DRAINING,
+    STATUS_OFFLINE, STATUS_ONLINE, ThrottlingMetrics, Topics, TopicsInfo, chat_request_schema,
 };
 use home_assistant::HomeAssistant;
 pub(crate) use home_assistant::birth_topic;
@@ -118,7 +117,6 @@ impl Presence {
 
     /// The figures of this moment.
     pub(crate) fn metrics(&mut self, service: &Service) -> Message {
-        let counts = service.counts();
         let figures = service.figures();
         let metrics = Metrics {
             node: self.info.node.clone(),
@@ -128,15 +126,7 @@ impl Presence {
                 depth: service.depth(),
                 running: !service.is_idle(),
             },
-            requests: RequestMetrics {
-                answered: counts.answered,
-                cancelled: counts.cancelled,
-                refused: counts.refused,
-                busy: counts.busy,
-                expired: counts.expired,
-                repeated: counts.repeated,
-                undelivered: counts.undelivered,
-            },
+            requests: service.counts(),
             tokens: figures.tokens,
             speed: figures.speed,
             memory: self.machine.memory(),

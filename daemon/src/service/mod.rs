@@ -27,14 +27,14 @@ use tracing::{debug, info};
 pub use control::{Asker, Command, Done};
 pub use figures::Figures;
 pub use kept::Kept;
-pub use output::{Counts, Outcome, Output};
+pub use output::{Outcome, Output};
 
 use crate::config::{Config, Control, Limits};
 use crate::inference::{Cancel, Chunking, Job, SamplingOverrides};
 use crate::mqtt::Request;
 use crate::queue::{Backlog, Full, Tag};
 use crate::refusal::Refusal;
-use crate::wire::{ErrorCode, Event, Topics, check_id};
+use crate::wire::{ErrorCode, Event, RequestMetrics, Topics, check_id};
 
 use accept::Accepted;
 use cancel::Tombstones;
@@ -68,7 +68,7 @@ pub struct Service {
     tombstones: Tombstones,
     buckets: Buckets,
     estimate: Estimate,
-    counts: Counts,
+    counts: RequestMetrics,
     figures: Figures,
     events: heapless::Vec<Event, EVENTS>,
     /// Whether the broker keeps requests while we are away.
@@ -113,7 +113,7 @@ impl Service {
             tombstones: Tombstones::default(),
             buckets: Buckets::new(limits.rate_per_minute, limits.rate_burst),
             estimate: Estimate::default(),
-            counts: Counts::default(),
+            counts: RequestMetrics::default(),
             figures: Figures::default(),
             events: heapless::Vec::new(),
             has_session: config.broker.session_expiry > 0,
@@ -396,7 +396,7 @@ impl Service {
     }
 
     /// What became of the requests.
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> RequestMetrics {
         self.counts
     }
 }

@@ -45,22 +45,3 @@ pub enum Outcome {
         max: usize,
     },
 }
-
-/// What became of the requests since the daemon started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Computed to their end.
-    pub answered: u64,
-    /// Given up for their client.
-    pub cancelled: u64,
-    /// Answered with an error, whatever it was.
-    pub refused: u64,
-    /// Those of them that found no room to wait.
-    pub busy: u64,
-    /// Those of them that waited too long.
-    pub expired: u64,
-    /// Came again, and were not computed for that.
-    pub repeated: u64,
-    /// Replies that the broker did not want.
-    pub undelivered: u64,
-}

@@ -40,7 +40,7 @@ pub struct QueueMetrics {
 }
 
 /// What became of requests.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
 pub struct RequestMetrics {
     /// Computed to their end.
     pub answered: u64,
