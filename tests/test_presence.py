@@ -177,8 +177,11 @@ def test_events_tell_how_requests_end(node):
         }  # fmt: skip
         # One that runs, one that waits, and one for which there is no room: no event.
         endless = {"messages": [{"role": "user", "content": "Count from 1 to 1000."}]}
-        for name in ("q3", "q4", "q5"):
-            client.publish(node.topic("chat"), {"id": name, **endless}, "me")
+        client.publish(node.topic("chat"), {"id": "q3", "stream": True, **endless}, "me")
+        while client.next_json()["id"] != "q3":
+            pass
+        client.publish(node.topic("chat"), {"id": "q4", **endless}, "me")
+        client.publish(node.topic("chat"), {"id": "q5", **endless}, "me", qos=0)
         for name in ("q4", "q3"):
             client.publish(node.topic("cancel"), name)
         events = [listener.next_json() for _ in range(2)]

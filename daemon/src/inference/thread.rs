@@ -2,6 +2,8 @@
 
 use std::io;
 use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -54,6 +56,7 @@ pub struct Inference {
     jobs: Sender<Job, JOB_CAPACITY>,
     events: Receiver<Event, EVENT_CAPACITY>,
     thread: Option<JoinHandle<()>>,
+    pulse: Arc<AtomicU64>,
 }
 
 impl Inference {
@@ -67,18 +70,21 @@ impl Inference {
     pub fn start_after(before: Option<Self>, loader: Loader) -> io::Result<Self> {
         let (jobs, job_queue) = channel();
         let (event_queue, events) = channel();
+        let pulse = Arc::new(AtomicU64::new(0));
+        let beat = Arc::clone(&pulse);
         let thread = std::thread::Builder::new()
             .name("inference".to_owned())
             .spawn(move || {
                 if let Some(before) = before {
                     before.end();
                 }
-                work(loader, &job_queue, &event_queue);
+                work(loader, &job_queue, &event_queue, &beat);
             })?;
         Ok(Self {
             jobs,
             events,
             thread: Some(thread),
+            pulse,
         })
     }
 
@@ -89,6 +95,11 @@ impl Inference {
             SendError::Full(_) => SendError::Full(()),
             SendError::Closed(_) => SendError::Closed(()),
         })
+    }
+
+    /// Grows with every step of a job: a part of its prompt, a token.
+    pub fn pulse(&self) -> u64 {
+        self.pulse.load(Ordering::Relaxed)
     }
 
     /// The next event; `None` when the thread is gone. Can be dropped at any time.
@@ -102,6 +113,7 @@ impl Inference {
             jobs,
             events,
             thread,
+            ..
         } = self;
         drop((jobs, events));
         // How it ended does not matter any more.
@@ -123,7 +135,7 @@ impl Inference {
 }
 
 /// Ends, or panics, with `events` dropped: the other side sees it either way.
-fn work(loader: Loader, jobs: &Jobs, events: &Events) {
+fn work(loader: Loader, jobs: &Jobs, events: &Events, pulse: &AtomicU64) {
     let mut generator = match loader() {
         Ok(generator) => generator,
         Err(e) => {
@@ -139,7 +151,7 @@ fn work(loader: Loader, jobs: &Jobs, events: &Events) {
     while let Some(job) = jobs.recv_blocking() {
         let finished = Finished {
             key: job.key,
-            result: compute(generator.as_mut(), &job, events),
+            result: compute(generator.as_mut(), &job, events, pulse),
         };
         if events
             .send_blocking(Event::Finished(Box::new(finished)))
@@ -154,6 +166,7 @@ fn compute(
     generator: &mut dyn Generator,
     job: &Job,
     events: &Events,
+    pulse: &AtomicU64,
 ) -> Result<Completed, Refusal> {
     if job.cancel.is_set() {
         return Ok(cancelled());
@@ -164,6 +177,7 @@ fn compute(
     };
     let mut chunks = Chunks::new(job.chunking);
     let mut emit = |text: &str| {
+        pulse.fetch_add(1, Ordering::Relaxed);
         // First of all: what comes with a cancel is part of the answer.
         if job.stream {
             chunks.push(text);

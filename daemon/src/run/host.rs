@@ -80,6 +80,14 @@ impl Host {
         self.inference = None;
     }
 
+    /// Grows while a job is computed; `None` where there is no thread that could.
+    pub(super) fn pulse(&self) -> Option<u64> {
+        self.inference
+            .as_ref()
+            .filter(|_| self.ready)
+            .map(Inference::pulse)
+    }
+
     /// What comes of the thread; for ever nothing where there is none.
     pub(super) async fn next_event(&self) -> Option<Event> {
         match &self.inference {

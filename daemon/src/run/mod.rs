@@ -5,6 +5,7 @@ mod error;
 mod host;
 mod link_settings;
 mod report;
+mod systemd;
 
 use std::future::Future;
 use std::pin::pin;
@@ -27,6 +28,7 @@ use control::Switch;
 use host::Host;
 use link_settings::link_settings;
 use report::Pace;
+use systemd::Systemd;
 
 /// How long the last messages may take to reach the broker.
 const GOODBYE_PATIENCE: Duration = Duration::from_secs(5);
@@ -57,7 +59,9 @@ pub async fn run_with(
     let mut service = Service::new(&config, model.name.clone());
     let mut presence = Presence::new(&config, model);
     let answers = AnswersFile::take_up(&config.delivery, &mut service)?;
+    let mut systemd = Systemd::new();
     if config.model.load == Load::Start {
+        systemd.status("loading the model".to_owned());
         info!(folder = %config.model.folder.display(), "loading the model");
         host.load()?;
         let event = tokio::select! {
@@ -85,10 +89,13 @@ pub async fn run_with(
         reload,
         switch: None,
         answers,
+        systemd,
     };
+    daemon.tell_status();
     let served = daemon.serve(shutdown.as_mut()).await;
     if served.is_ok() {
         info!("going down");
+        daemon.systemd.stopping();
         daemon.drain().await;
     }
     daemon.say_goodbye().await;
@@ -105,6 +112,7 @@ struct Daemon {
     switch: Option<Switch>,
     pace: Pace,
     answers: Option<AnswersFile>,
+    systemd: Systemd,
 }
 
 impl Daemon {
@@ -124,8 +132,10 @@ impl Daemon {
                     self.on_inference_event(event)?;
                 }
                 () = hangup(&mut self.reload) => {
+                    self.systemd.reloading();
                     // The log has all that is to be said.
                     let _ = self.reload();
+                    self.systemd.ready();
                 }
                 () = wait_until(self.service.next_timer()) => {
                     let mut outputs = Vec::new();
@@ -133,6 +143,7 @@ impl Daemon {
                     self.carry_out(outputs);
                 }
                 () = wait_until(self.pace.due()) => self.report(),
+                () = wait_until(self.systemd.due()) => self.give_sign(),
                 () = &mut shutdown => return Ok(()),
             }
         }
@@ -224,11 +235,16 @@ impl Daemon {
             LinkEvent::Up => {
                 self.publish_presence();
                 self.report();
+                self.systemd.ready();
+                self.tell_status();
             }
             // A message taken makes room in the outbox, which the next step fills.
             LinkEvent::Taken => {}
             LinkEvent::Delivered { key, outcome } => self.on_delivered(key, outcome),
-            LinkEvent::Down => self.service.on_connection_lost(),
+            LinkEvent::Down => {
+                self.service.on_connection_lost();
+                self.tell_status();
+            }
             LinkEvent::Request(request) => self.on_request(&request),
             LinkEvent::Ended => return Err(DaemonError::ConnectionTaskLost),
         }

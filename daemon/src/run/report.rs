@@ -43,6 +43,31 @@ impl Pace {
 }
 
 impl Daemon {
+    /// Tells systemd what `systemctl status` is to show.
+    pub(super) fn tell_status(&mut self) {
+        let counts = self.service.counts();
+        let connection = match (self.link.is_up(), self.service.is_draining()) {
+            (false, _) => "no connection to the broker",
+            (true, true) => "draining",
+            (true, false) => "online",
+        };
+        self.systemd.status(format!(
+            "{connection}; {} wait, {} answered, {} refused",
+            self.service.waiting(),
+            counts.answered,
+            counts.refused
+        ));
+    }
+
+    /// Tells systemd that the daemon lives, if the running request goes on. One that waits
+    /// for the connection to take its text does not.
+    pub(super) fn give_sign(&mut self) {
+        let computes = !self.service.is_idle() && self.link.outbox.has_room();
+        let pulse = self.host.pulse().filter(|_| computes);
+        self.systemd.look(pulse);
+        self.tell_status();
+    }
+
     /// Tells the figures of this moment, if there is somebody to tell them to.
     pub(super) fn report(&mut self) {
         if self.pace.due().is_none() {

@@ -1,0 +1,137 @@
+"""What systemd is told, and the unit."""
+
+import re
+import shutil
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from tools.daemon import Chaskid
+from tools.mqtt_client import Client
+from tools.programs import CHECKOUT, run as run_program
+
+UNIT = CHECKOUT / "systemd" / "chaskid.service"
+MOST_EXPOSURE = 1.3
+
+
+class Manager:
+    """The other end of NOTIFY_SOCKET, where systemd would be."""
+
+    def __init__(self, folder: Path):
+        self.path = folder / "notify"
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(str(self.path))
+        self.seen: list[str] = []
+
+    def next(self, timeout: float = 60) -> list[str]:
+        """The lines of the next message."""
+        self.socket.settimeout(timeout)
+        lines = self.socket.recv(65536).decode().splitlines()
+        self.seen += lines
+        return lines
+
+    def wait_for(self, line: str, timeout: float = 60) -> list[str]:
+        """Takes messages until one has a line that begins so."""
+        deadline = time.monotonic() + timeout
+        while True:
+            lines = self.next(max(deadline - time.monotonic(), 0.01))
+            if any(each.startswith(line) for each in lines):
+                return lines
+
+
+@pytest.fixture
+def manager(tmp_path, monkeypatch):
+    """It watches: whoever is started now inherits that."""
+    manager = Manager(tmp_path)
+    monkeypatch.setenv("NOTIFY_SOCKET", str(manager.path))
+    monkeypatch.setenv("WATCHDOG_USEC", "1000000")
+    yield manager
+    manager.socket.close()
+
+
+@pytest.fixture
+def daemon(manager, mosquitto, chaskid, smollm2_folder, tmp_path):
+    """Not started; its `.broker` not either."""
+    broker = mosquitto(start=False)
+    daemon = Chaskid(chaskid, tmp_path, smollm2_folder, broker.port, "board")
+    daemon.broker = broker
+    yield daemon
+    daemon.stop()
+
+
+def test_from_start_to_end(manager, daemon):
+    daemon.start()
+    manager.wait_for("STATUS=loading the model")
+    manager.wait_for("STATUS=no connection to the broker")
+    assert "READY=1" not in manager.seen
+    daemon.broker.start()
+    manager.wait_for("READY=1")
+    manager.wait_for("STATUS=online; 0 wait, 0 answered, 0 refused")
+
+    with Client(daemon.broker.port) as client:
+        client.subscribe("me")
+        client.publish(daemon.topic("ask"), "What is the capital of Peru?", "me")
+        assert b"Lima" in client.next().payload
+    manager.wait_for("STATUS=online; 0 wait, 1 answered")
+
+    daemon.process.send_signal(signal.SIGHUP)
+    reloading = manager.wait_for("RELOADING=1")
+    assert any(re.fullmatch(r"MONOTONIC_USEC=\d+", line) for line in reloading)
+    manager.wait_for("READY=1")
+    assert daemon.terminate() == 0
+    manager.wait_for("STOPPING=1")
+
+
+def test_signs_of_life_at_rest_and_at_work(manager, daemon):
+    daemon.broker.start()
+    daemon.start()
+    manager.wait_for("READY=1")
+    for _ in range(3):
+        manager.wait_for("WATCHDOG=1", timeout=10)
+    with Client(daemon.broker.port) as client:
+        client.subscribe("me")
+        story = [{"role": "user", "content": "Tell me a very long story about a dog."}]
+        client.publish(daemon.topic("chat"), {"messages": story, "stream": True}, "me")
+        client.next()
+        for _ in range(3):
+            manager.wait_for("WATCHDOG=1", timeout=10)
+        assert client.messages.qsize() > 0, "it was computing all the time"
+
+
+def test_a_daemon_that_is_frozen_gives_no_sign(manager, daemon):
+    daemon.broker.start()
+    daemon.start()
+    manager.wait_for("READY=1")
+    manager.wait_for("WATCHDOG=1")
+    daemon.pause()
+    with pytest.raises(TimeoutError):
+        # What was on its way.
+        for _ in range(5):
+            manager.next(timeout=2)
+    daemon.resume()
+    manager.wait_for("WATCHDOG=1")
+
+
+def systemd_analyze(*arguments: object, check: bool = True):
+    if shutil.which("systemd-analyze") is None:
+        raise FileNotFoundError("systemd-analyze is not installed: apt-get install systemd")
+    return run_program("systemd-analyze", *map(str, arguments), check=check)
+
+
+def test_the_unit_is_understood(chaskid, tmp_path):
+    # The program has to be where the unit says.
+    unit = tmp_path / "chaskid.service"
+    unit.write_text(UNIT.read_text().replace("/usr/bin/chaskid", str(chaskid)))
+    verified = systemd_analyze("verify", "--man=no", unit)
+    complaints = [line for line in verified.stderr.splitlines() if "chaskid" in line]
+    assert complaints == [], verified.stderr
+
+
+def test_the_sandbox_is_tight():
+    rated = systemd_analyze("security", "--offline=true", UNIT)
+    exposure = re.search(r"Overall exposure level for chaskid.service: ([\d.]+)", rated.stdout)
+    print(exposure[0])
+    assert float(exposure[1]) <= MOST_EXPOSURE
