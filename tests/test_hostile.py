@@ -4,8 +4,6 @@ import random
 import time
 from collections import Counter
 
-import pytest
-
 from tools.daemon import Chaskid
 from tools.hostile_messages import Messages, malformed
 from tools.mqtt_client import Client, user_property
@@ -88,24 +86,6 @@ class Watch:
         assert b"Lima" in answer.payload, answer.payload
 
 
-@pytest.fixture
-def node(mosquitto, chaskid, smollm2_folder, tmp_path):
-    """A daemon whose queue is long, so that what comes is read and not just told `busy`."""
-    # The broker must drop nothing on its way to the node.
-    broker = mosquitto(config="max_queued_messages 0\n")
-    daemon = Chaskid(
-        *(chaskid, tmp_path, smollm2_folder, broker.port, "target"),
-        limits=LIMITS,
-        model="context-length = 256",
-        control=f'reload = true\nmodels-folder = "{tmp_path}"',
-    )
-    daemon.port = broker.port
-    daemon.start()
-    daemon.wait_for_log("connected and subscribed")
-    yield daemon
-    daemon.stop()
-
-
 def send_huge(node: Chaskid, rng: random.Random, count: int) -> None:
     with Connection(node.port) as stranger:
         for name in rng.sample(["ask", "chat", "cancel", "control"], count):
@@ -144,7 +124,15 @@ def send_malformed(node: Chaskid, rng: random.Random, count: int) -> Counter[str
     return outcomes
 
 
-def test_ten_thousand_hostile_messages(node):
+def test_ten_thousand_hostile_messages(node, tmp_path):
+    node = node(
+        # The broker must drop nothing on its way to the node.
+        broker="max_queued_messages 0\n",
+        # The queue is long, so that what comes is read and not just told `busy`.
+        limits=LIMITS,
+        model="context-length = 256",
+        control=f'reload = true\nmodels-folder = "{tmp_path}"',
+    )
     started = time.monotonic()
     rng = random.Random(SEED)
     messages = Messages(SEED, node.topic("")[:-1], INBOX, BOUNDS)
