@@ -2,12 +2,15 @@
 
 import json
 import queue
+import re
 
 import jinja2
 import pytest
 
 from tools.mqtt_client import Client
+from tools.programs import CHECKOUT
 
+PAGE = CHECKOUT / "docs" / "home-assistant.md"
 TOPIC = "homeassistant/device/chaski_board/config"
 BIRTH = "homeassistant/status"
 QUESTION = "What is the capital of Peru?"
@@ -89,6 +92,25 @@ def test_a_device_is_described(node):
         (availability,) = device["availability"]
         for status, wanted in [("online", "online"), ("draining", "online"), ("offline", "offline")]:
             assert render(availability["value_template"], status) == wanted
+
+
+def test_the_page_names_every_entity(node):
+    page = PAGE.read_text(encoding="utf-8")
+    table = "".join(line for line in page.splitlines(keepends=True) if line.startswith("|"))
+    named = re.findall(r"`(\w+)\.chaski_board_(\w+)`", table)
+    keys = {key for _platform, key in named} | set(re.findall(r"`…_(\w+)`", table))
+    with Client(node(control=ALL_COMMANDS).port) as client:
+        entities = Panel(client).entities
+    assert keys == entities.keys()
+    for platform, key in named:
+        assert entities[key]["platform"] == platform
+
+
+def test_the_section_of_the_page_is_valid(chaskid, run, smollm2_folder, tmp_path):
+    (section,) = re.findall(r"```toml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    file = tmp_path / "chaskid.toml"
+    file.write_text(f'{section}\n[model]\nfolder = "{smollm2_folder}"\n')
+    run(chaskid, "validate", file)
 
 
 def test_states_are_what_the_messages_say(node):
