@@ -166,19 +166,16 @@ def test_a_node_that_went(ask, broker, chaskid, chaski, smollm2_folder, tmp_path
     assert_fails(ask("x", "--node", "going", check=False), "node `going` is offline")
 
 
-def test_a_busy_node(chaski, broker, node):
+def test_those_who_come_at_once_are_answered_in_turn(chaski, broker, node):
+    # More than the queue has room for: what is asked with QoS 1 waits.
     command = [chaski, "ask", STORY, "--node", NODE, "--host", broker.host]
-    command += ["--port", str(broker.port), "--max-tokens", "200"]
+    command += ["--port", str(broker.port), "--max-tokens", "30"]
     asked = [
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(6)
     ]
     results = [(*process.communicate(timeout=300), process.returncode) for process in asked]
-    answered = [out for out, _, code in results if code == 0]
-    refused = [err for _, err, code in results if code != 0]
-    assert answered and refused
-    assert len(set(answered)) == 1
-    assert all(f"node `{NODE}` is busy" in err for err in refused)
+    assert all(code == 0 and len(out) > 20 for out, _, code in results), results
 
 
 def test_accounts(mosquitto, chaski, run, tmp_path):
