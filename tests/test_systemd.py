@@ -43,11 +43,9 @@ class Manager:
 
 
 @pytest.fixture
-def manager(tmp_path, monkeypatch):
-    """It watches: whoever is started now inherits that."""
+def manager(tmp_path):
+    """It listens to `daemon`."""
     manager = Manager(tmp_path)
-    monkeypatch.setenv("NOTIFY_SOCKET", str(manager.path))
-    monkeypatch.setenv("WATCHDOG_USEC", "1000000")
     yield manager
     manager.socket.close()
 
@@ -58,6 +56,8 @@ def daemon(manager, mosquitto, chaskid, smollm2_folder, tmp_path):
     broker = mosquitto(start=False)
     daemon = Chaskid(chaskid, tmp_path, smollm2_folder, broker.port, "board")
     daemon.broker = broker
+    # Of the daemon alone: Mosquitto knows systemd too.
+    daemon.environment = {"NOTIFY_SOCKET": str(manager.path), "WATCHDOG_USEC": "1000000"}
     yield daemon
     daemon.stop()
 
@@ -83,6 +83,23 @@ def test_from_start_to_end(manager, daemon):
     manager.wait_for("READY=1")
     assert daemon.terminate() == 0
     manager.wait_for("STOPPING=1")
+
+
+def test_answers_are_kept_in_the_state_directory(manager, daemon, tmp_path):
+    daemon.environment["STATE_DIRECTORY"] = str(tmp_path)
+    daemon.broker.start()
+    request = {"id": "q1", "messages": [{"role": "user", "content": "Name an animal."}]}
+    replies = []
+    for _ in range(2):
+        daemon.start()
+        manager.wait_for("READY=1")
+        with Client(daemon.broker.port) as client:
+            client.subscribe("me")
+            client.publish(daemon.topic("chat"), {**request, "temperature": 1.5}, "me")
+            replies.append(client.next_json())
+        daemon.kill()
+    assert replies[0] == replies[1]
+    assert "answered again" in daemon.log() and (tmp_path / "answers").stat().st_size > 0
 
 
 def test_signs_of_life_at_rest_and_at_work(manager, daemon):
@@ -113,6 +130,19 @@ def test_a_daemon_that_is_frozen_gives_no_sign(manager, daemon):
             manager.next(timeout=2)
     daemon.resume()
     manager.wait_for("WATCHDOG=1")
+
+
+def test_a_manager_that_does_not_listen_is_not_waited_for(manager, daemon):
+    daemon.broker.start()
+    daemon.start()
+    manager.wait_for("READY=1")
+    # Until its socket is full of signs of life.
+    time.sleep(4)
+    with Client(daemon.broker.port) as client:
+        client.subscribe("me")
+        client.publish(daemon.topic("ask"), "What is the capital of Peru?", "me")
+        assert b"Lima" in client.next().payload
+    manager.wait_for("STATUS=online; 0 wait, 1 answered")
 
 
 def systemd_analyze(*arguments: object, check: bool = True):

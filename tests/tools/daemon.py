@@ -1,5 +1,6 @@
 """chaskid as a process of its own, with a configuration of the test's."""
 
+import os
 import signal
 import subprocess
 import time
@@ -16,6 +17,8 @@ class Chaskid:
         self.config_file = folder / f"{node}.toml"
         self.log_file = folder / f"{node}.log"
         self.process: subprocess.Popen | None = None
+        self.environment: dict[str, str] = {}
+        """Added to ours."""
         text = {
             "node": f'name = "{node}"',
             "broker": f'host = "127.0.0.1"\nport = {port}\nkeep-alive = 5',
@@ -44,6 +47,7 @@ class Chaskid:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env={**os.environ, **self.environment},
             )
         return self
 

@@ -1,5 +1,7 @@
 //! `[delivery]`: how long an answer is kept for those who ask again.
 
+use std::env;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +12,8 @@ use super::check::Problems;
 const MAX_DEDUP_SECONDS: u64 = 86_400;
 const MAX_DEDUP_ENTRIES: usize = 4096;
 const MAX_DEDUP_BYTES: usize = 256 * 1024 * 1024;
+/// The file of answers in a state directory.
+const ANSWERS: &str = "answers";
 
 /// `[delivery]`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -42,6 +46,15 @@ impl Delivery {
         Duration::from_secs(self.dedup_seconds)
     }
 
+    /// Where answers are written down if the file does not say: in the first of the state
+    /// directories, as `STATE_DIRECTORY` of systemd lists them.
+    pub(super) fn settle(&mut self, state_directories: Option<&OsStr>) {
+        if self.answers_file.is_none() && self.dedup_seconds > 0 {
+            let first = state_directories.and_then(|list| env::split_paths(list).next());
+            self.answers_file = first.map(|folder| folder.join(ANSWERS));
+        }
+    }
+
     pub(super) fn check(&self, found: &mut Problems) {
         if self.dedup_seconds > MAX_DEDUP_SECONDS {
             found.add(
@@ -71,6 +84,27 @@ impl Delivery {
 mod tests {
     use super::*;
     use crate::config::Config;
+
+    #[test]
+    fn a_service_has_a_place_for_answers() {
+        let settled = |answers_file: Option<&str>, dedup_seconds, state: Option<&str>| {
+            let mut delivery = Delivery {
+                answers_file: answers_file.map(PathBuf::from),
+                dedup_seconds,
+                ..Delivery::default()
+            };
+            delivery.settle(state.map(OsStr::new));
+            delivery.answers_file.map(|file| file.display().to_string())
+        };
+        let state = Some("/var/lib/chaski:/var/lib/other");
+        assert_eq!(
+            settled(None, 600, state).as_deref(),
+            Some("/var/lib/chaski/answers")
+        );
+        assert_eq!(settled(Some("mine"), 600, state).as_deref(), Some("mine"));
+        assert_eq!(settled(None, 600, None), None);
+        assert_eq!(settled(None, 0, state), None);
+    }
 
     #[test]
     fn ranges() {

@@ -61,6 +61,9 @@ impl Config {
         let credentials = env::var_os(&CREDENTIALS_DIRECTORY[1..]).map(PathBuf::from);
         let folder = path.parent().unwrap_or(Path::new(""));
         let mut problems = config.resolve_paths(folder, credentials.as_deref());
+        config
+            .delivery
+            .settle(env::var_os("STATE_DIRECTORY").as_deref());
         problems.extend(config.problems());
         if problems.is_empty() {
             return Ok(config);

@@ -2,6 +2,12 @@
 //!
 //! Without systemd nobody listens, and nothing is sent. See sd_notify(3).
 
+use std::env;
+use std::fmt::Write as _;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
@@ -16,6 +22,8 @@ const LOOKS: u32 = 4;
 pub(super) struct Systemd {
     watchdog: Watchdog,
     status: String,
+    /// Whether it was to be told that requests are answered, and did not hear it.
+    owes_ready: bool,
 }
 
 impl Systemd {
@@ -28,26 +36,31 @@ impl Systemd {
         Self {
             watchdog: Watchdog::new(patience, Instant::now()),
             status: String::new(),
+            owes_ready: false,
         }
     }
 
     /// What `systemctl status` shows.
     pub(super) fn status(&mut self, status: String) {
-        if self.status != status {
-            tell(&[NotifyState::Status(&status)]);
+        if self.owes_ready {
+            self.ready();
+        }
+        if self.status != status && tell(&[NotifyState::Status(&status)]) {
             self.status = status;
         }
     }
 
     /// Requests are answered from now on; also after [`Self::reloading`].
-    pub(super) fn ready(&self) {
-        tell(&[NotifyState::Ready]);
+    pub(super) fn ready(&mut self) {
+        self.owes_ready = !tell(&[NotifyState::Ready]);
     }
 
     /// The configuration is read again.
     pub(super) fn reloading(&self) {
         match NotifyState::monotonic_usec_now() {
-            Ok(now) => tell(&[NotifyState::Reloading, now]),
+            Ok(now) => {
+                tell(&[NotifyState::Reloading, now]);
+            }
             Err(e) => debug!(%e, "no clock for systemd"),
         }
     }
@@ -72,10 +85,33 @@ impl Systemd {
     }
 }
 
-fn tell(states: &[NotifyState<'_>]) {
-    if let Err(e) = sd_notify::notify(states) {
+/// Whether it was heard, or nobody is there. One who does not listen is not waited for, as
+/// `sd_notify::notify` would: the daemon's work does not depend on it.
+fn tell(states: &[NotifyState<'_>]) -> bool {
+    let sent = send(states);
+    if let Err(e) = &sent {
         debug!(%e, "systemd does not hear us");
     }
+    sent.is_ok()
+}
+
+fn send(states: &[NotifyState<'_>]) -> io::Result<()> {
+    let Some(name) = env::var_os("NOTIFY_SOCKET") else {
+        return Ok(());
+    };
+    let address = match name.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(&name)?,
+    };
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    socket.connect_addr(&address)?;
+    let mut text = String::new();
+    for state in states {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{state}");
+    }
+    socket.send(text.as_bytes()).map(|_| ())
 }
 
 /// Whether the inference thread goes on. That the connection is served is shown by the
