@@ -2,6 +2,7 @@
 //! model.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
@@ -147,7 +148,7 @@ impl Daemon {
         }
         let mut outputs = Vec::new();
         self.service
-            .on_model_unavailable(&problem.to_string(), &mut outputs);
+            .on_model_unavailable(&problem.to_string(), Instant::now(), &mut outputs);
         self.carry_out(outputs);
         Ok(())
     }

@@ -3,6 +3,8 @@
 //! Each must be enabled in the configuration. `drain` and `resume` are done here; what
 //! needs a file or a model is asked of our surroundings.
 
+use std::time::Instant;
+
 use tracing::{info, warn};
 
 use super::render;
@@ -150,12 +152,13 @@ impl Service {
     }
 
     /// The model cannot be had: all that wait for it are told why.
-    pub fn on_model_unavailable(&mut self, problem: &str, out: &mut Vec<Output>) {
+    pub fn on_model_unavailable(&mut self, problem: &str, now: Instant, out: &mut Vec<Output>) {
         let message = format!("the model cannot be loaded: {problem}");
         let refusal = Refusal::new(ErrorCode::ModelUnavailable, message);
         for waiting in self.backlog.take_if(|_| true) {
             self.refuse(waiting.job.key, &waiting.route, &refusal, out);
         }
+        self.take_overflow(now, out);
     }
 }
 

@@ -54,6 +54,7 @@ impl Service {
         }
         self.on_timer(now, out);
         let (_, waiting) = self.backlog.pop(now)?;
+        // There is room for one more.
         self.take_overflow(now, out);
         let answer = self.answer_to(&waiting, now);
         let Waiting { job, route, .. } = waiting;
@@ -98,6 +99,7 @@ impl Service {
             let refusal = Refusal::new(ErrorCode::Expired, message);
             self.refuse(waiting.job.key, &waiting.route, &refusal, out);
         }
+        self.take_overflow(now, out);
     }
 
     /// Text of the running job.
@@ -159,6 +161,7 @@ impl Service {
                 }
             }
         }
+        self.take_overflow(now, out);
     }
 
     /// Gives up the requests that are meant, or the next one that comes.

@@ -124,7 +124,8 @@ fn without_a_model_all_that_wait_are_told_why() {
     node.accept(&chat("a", false));
     node.accept(&kept(chat("b", false), 1));
     let mut out = Vec::new();
-    node.service.on_model_unavailable("no such file", &mut out);
+    node.service
+        .on_model_unavailable("no such file", node.now, &mut out);
     let [Output::Publish(a), Output::Final { message: b, .. }] = &out[..] else {
         panic!("not two errors: {out:?}")
     };

@@ -94,6 +94,26 @@ fn what_expires_meanwhile_is_told() {
 }
 
 #[test]
+fn they_take_the_place_of_one_that_is_not_computed() {
+    let (mut node, running) = full(1);
+    node.accept(&kept(chat("o", false), 9));
+    let cancel = Request {
+        topic: "chaski/n/cancel".into(),
+        payload: "w0".into(),
+        ..Request::default()
+    };
+    final_of(node.request(&cancel));
+    assert_eq!(node.service.waiting(), 1);
+    // One that expires makes room as well, with nothing that runs.
+    node.accept(&kept(chat("p", false), 10));
+    node.finished(finished(running, ""));
+    node.wait(1);
+    assert_eq!(next_id(&mut node, 0).0, "o");
+    let job = node.start();
+    assert_eq!(parsed(&node.finish(job.key, ""))["id"], "p");
+}
+
+#[test]
 fn the_same_request_again_does_not_wait_here() {
     let (mut node, running) = full(1);
     let again = Request {
