@@ -66,6 +66,12 @@ def busy_share(seconds: float = 1.0) -> float:
     return 1 - (idle_after - idle) / max(total_after - total, 1)
 
 
+def warn_if_busy(busy: float) -> None:
+    """Says in the output that the figures are not to be trusted."""
+    if busy > BUSY:
+        print("\n**The machine was not idle**: repeat it before quoting it.")
+
+
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A markdown table, the first column to the left and the others to the right."""
     widths = [max(3, *(len(row[i]) for row in [headers, *rows])) for i in range(len(headers))]

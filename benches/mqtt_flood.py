@@ -19,11 +19,10 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import common
 from common import Unmeasurable, say, table
-from mqtt_node import Asker, node, on_core
+from mqtt_node import Asker, node, on_core, parser
 
 from tools import flood
 from tools.daemon import Chaskid
@@ -46,20 +45,16 @@ class Figures:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", type=Path, required=True, help="a model folder")
-    parser.add_argument("--rate", type=int, default=2000, help="requests a second")
-    parser.add_argument("--seconds", type=float, default=60, help="of flood, in all turns")
-    parser.add_argument("--turns", type=int, default=6, help="so many at rest and flooded")
-    parser.add_argument("--tokens", type=int, default=256, help="of each answer")
-    parser.add_argument("--cores", default="0,1", help="the node's and the others'")
-    parser.add_argument("--chaskid", type=Path, help="ours (else the one built here)")
-    given = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--rate", type=int, default=2000, help="requests a second")
+    options.add_argument("--seconds", type=float, default=60, help="of flood, in all turns")
+    options.add_argument("--turns", type=int, default=6, help="so many at rest and flooded")
+    options.add_argument("--tokens", type=int, default=256, help="of each answer")
+    options.add_argument("--cores", default="0,1", help="the node's and the others'")
+    given = options.parse_args()
     given.cores = [int(word) for word in given.cores.split(",")]
     if len(set(given.cores)) != 2:
-        parser.error("--cores: give two numbers")
+        options.error("--cores: give two numbers")
     return given
 
 
@@ -130,8 +125,7 @@ def report(
         f"{given.rate} requests a second of {CLIENTS} clients for {counts['seconds']:.0f} s; "
         f"{busy:.0%} of the processors were in use by others."
     )
-    if busy > common.BUSY:
-        print("\n**The machine was not idle**: repeat it before quoting it.")
+    common.warn_if_busy(busy)
 
     def row(name: str, figures: Figures) -> list[str]:
         speeds = figures.speeds

@@ -10,11 +10,10 @@ node's threads (utime and stime, in steps of 10 ms), as a share of one core.
 
 import argparse
 import time
-from pathlib import Path
 
 import common
 from common import say, table
-from mqtt_node import Asker, node
+from mqtt_node import Asker, node, parser
 
 from tools.daemon import Chaskid
 from tools.process import cpu_seconds, memory
@@ -27,13 +26,9 @@ SETTLE = 2.0
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", type=Path, required=True, help="a model folder")
-    parser.add_argument("--seconds", type=float, default=120, help="of each of the two")
-    parser.add_argument("--chaskid", type=Path, help="ours (else the one built here)")
-    return parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--seconds", type=float, default=120, help="of each of the two")
+    return options.parse_args()
 
 
 def idle(daemon: Chaskid, seconds: float) -> tuple[float, float]:

@@ -1,5 +1,6 @@
 """A node behind Debian's Mosquitto, for the benches of what is beside the computing."""
 
+import argparse
 import json
 import os
 import statistics
@@ -18,6 +19,16 @@ from tools.mosquitto import Mosquitto
 
 NODE = "bench"
 READY = "connected and subscribed"
+
+
+def parser(documentation: str) -> argparse.ArgumentParser:
+    """With the options that all benches of a node have."""
+    parser = argparse.ArgumentParser(
+        description=documentation, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, required=True, help="a model folder")
+    parser.add_argument("--chaskid", type=Path, help="ours (else the one built here)")
+    return parser
 
 
 @contextmanager

@@ -16,11 +16,10 @@ that, which may take 40 ms. `set_tcp_nodelay true` in its configuration turns th
 
 import argparse
 import statistics
-from pathlib import Path
 
 import common
 from common import Unmeasurable, table
-from mqtt_node import Asker, node, quantile
+from mqtt_node import Asker, node, parser, quantile
 
 from tools.daemon import Chaskid
 
@@ -35,13 +34,9 @@ QUESTION = "What is the capital of Peru?"
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", type=Path, required=True, help="a model folder")
-    parser.add_argument("--requests", type=int, default=200, help="of each QoS")
-    parser.add_argument("--chaskid", type=Path, help="ours (else the one built here)")
-    return parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--requests", type=int, default=200, help="of each QoS")
+    return options.parse_args()
 
 
 def overheads(asker: Asker, count: int) -> tuple[list[float], list[float], list[float]]:
@@ -82,8 +77,7 @@ def measure() -> None:
             for qos in (0, 1):
                 rows.append([name, str(qos), *figures(daemon, qos, given.requests)])
     print(f"{given.requests} requests each; {busy:.0%} of the processors were in use by others.")
-    if busy > common.BUSY:
-        print("\n**The machine was not idle**: repeat it before quoting it.")
+    common.warn_if_busy(busy)
     headers = [
         "Mosquitto", "QoS", "added, median (ms)", "90 %", "most", "of it queue", "prefill",
         f"under {TARGET:.0f} ms",

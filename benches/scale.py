@@ -142,8 +142,7 @@ def measure() -> None:
                 ],
             })  # fmt: skip
     print(f"{given.threads} threads; at most {busy:.0%} of the processors were in use by others.")
-    if busy > common.BUSY:
-        print("\n**The machine was not idle**: repeat it before quoting it.")
+    common.warn_if_busy(busy)
     for kv_cache in given.kv_caches:
         rows = [row for each in measured if each["kv_cache"] == kv_cache for row in lines(each)]
         headers = [

@@ -6,6 +6,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from .process import resident_kibibytes
+
 
 class Chaskid:
     """A daemon that a test starts, stops and kills; its log is kept."""
@@ -68,9 +70,7 @@ class Chaskid:
 
     def resident_bytes(self) -> int:
         """The memory that it takes now."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
-        return int(line.split()[1]) * 1024
+        return resident_kibibytes(self.process.pid) * 1024
 
     def terminate(self, timeout: float = 30) -> int:
         """Sends SIGTERM and gives the exit code."""

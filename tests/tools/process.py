@@ -5,10 +5,15 @@ import re
 from pathlib import Path
 
 
-def memory(pid: int) -> float:
-    """Megabytes that it has in memory now, files that it maps counted."""
+def resident_kibibytes(pid: int) -> int:
+    """What it has in memory now, files that it maps counted."""
     status = Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 1000
+    return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1])
+
+
+def memory(pid: int) -> float:
+    """The same in megabytes."""
+    return resident_kibibytes(pid) / 1000
 
 
 def cpu_seconds(pid: int) -> float:

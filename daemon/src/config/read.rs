@@ -92,23 +92,16 @@ impl Config {
     /// Makes paths absolute, or relative to where the daemon runs. `credentials` is the
     /// folder systemd made for this service, if it did.
     fn resolve_paths(&mut self, folder: &Path, credentials: Option<&Path>) -> Vec<Problem> {
-        if !self.model.folder.as_os_str().is_empty() {
-            self.model.folder = folder.join(&self.model.folder);
-        }
-        if let Some(models) = &mut self.control.models_folder
-            && !models.as_os_str().is_empty()
-        {
-            *models = folder.join(&models);
-        }
-        if let Some(answers) = &mut self.delivery.answers_file
-            && !answers.as_os_str().is_empty()
-        {
-            *answers = folder.join(&answers);
-        }
-        let root = &mut self.metrics.system_root;
-        if !root.as_os_str().is_empty() {
-            *root = folder.join(&root);
-        }
+        // An empty one stays for the check to find.
+        let resolve = |path: &mut PathBuf| {
+            if !path.as_os_str().is_empty() {
+                *path = folder.join(&*path);
+            }
+        };
+        resolve(&mut self.model.folder);
+        resolve(&mut self.metrics.system_root);
+        self.control.models_folder.iter_mut().for_each(resolve);
+        self.delivery.answers_file.iter_mut().for_each(resolve);
         let mut problems = Vec::new();
         for (key, file) in self.broker.files_mut() {
             match (file.strip_prefix(CREDENTIALS_DIRECTORY), credentials) {

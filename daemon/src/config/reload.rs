@@ -4,8 +4,8 @@ use super::{Config, Delivery};
 
 impl Config {
     /// Takes over what can change now: limits, delivery, generation, stream, control,
-    /// metrics and log. Gives the names of the other sections that differ: they need a restart, and
-    /// stay as they are.
+    /// metrics and log. Gives the names of the other sections that differ: they need a
+    /// restart, and stay as they are; so does the file of answers.
     pub fn take_over(&mut self, new: Self) -> Vec<&'static str> {
         let mut restart = Vec::new();
         if self.node != new.node {

@@ -15,6 +15,7 @@ use crate::service::Service;
 use crate::wire::{
     Event, EventMessage, Info, LimitsInfo, Metrics, ModelInfo, QueueMetrics, STATUS_DRAINING,
     STATUS_OFFLINE, STATUS_ONLINE, ThrottlingMetrics, Topics, TopicsInfo, chat_request_schema,
+    to_json,
 };
 use home_assistant::HomeAssistant;
 pub(crate) use home_assistant::birth_topic;
@@ -50,7 +51,7 @@ impl Presence {
                 topics: Some(topics(config)),
             },
             draining: false,
-            schema: json(&chat_request_schema()),
+            schema: to_json(&chat_request_schema()).into(),
             home_assistant: HomeAssistant::new(config),
             machine: Machine::new(&config.metrics.system_root),
             started: Instant::now(),
@@ -88,7 +89,7 @@ impl Presence {
     pub(crate) fn now(&self) -> impl DoubleEndedIterator<Item = Message> + use<> {
         let retained = |topic, payload: Bytes| Message::retained(topic, payload, ContentType::Json);
         [
-            retained(self.topics.info(), json(&self.info)),
+            retained(self.topics.info(), to_json(&self.info).into()),
             retained(self.topics.schema(), self.schema.clone()),
             self.home_assistant.discovery(&self.info),
             self.status(match self.draining {
@@ -112,7 +113,7 @@ impl Presence {
     /// Something that happened.
     pub(crate) fn event(&self, event: Event) -> Message {
         let node = self.info.node.clone();
-        passing(self.topics.event(), json(&EventMessage { event, node }))
+        passing(self.topics.event(), to_json(&EventMessage { event, node }))
     }
 
     /// The figures of this moment.
@@ -133,7 +134,7 @@ impl Presence {
             temperature_celsius: self.machine.temperature(),
             throttling: self.look_at_throttling(),
         };
-        passing(self.topics.metrics(), json(&metrics))
+        passing(self.topics.metrics(), to_json(&metrics))
     }
 
     fn look_at_throttling(&mut self) -> Option<ThrottlingMetrics> {
@@ -155,17 +156,12 @@ impl Presence {
 }
 
 /// A message for whoever is there now.
-fn passing(topic: String, payload: Bytes) -> Message {
+fn passing(topic: String, payload: Vec<u8>) -> Message {
     Message {
         retain: false,
         droppable: true,
         ..Message::retained(topic, payload, ContentType::Json)
     }
-}
-
-fn json(value: &impl serde::Serialize) -> Bytes {
-    // Strings and numbers alone: this cannot fail.
-    serde_json::to_vec(value).unwrap_or_default().into()
 }
 
 fn limits(config: &Config) -> LimitsInfo {

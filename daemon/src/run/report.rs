@@ -82,7 +82,7 @@ impl Daemon {
 
     /// Tells what became of requests since the last time.
     pub(super) fn tell_events(&mut self) {
-        for event in self.service.take_events() {
+        while let Some(event) = self.service.next_event() {
             self.tell(event);
         }
     }

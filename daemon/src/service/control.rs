@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use tracing::{info, warn};
 
-use super::render;
 use super::route::Route;
 use super::{Output, Service};
 use crate::config::Control;
@@ -15,6 +14,7 @@ use crate::mqtt::Request;
 use crate::refusal::Refusal;
 use crate::wire::{
     ControlReply, ControlRequest, ErrorCode, STATUS_DRAINING, STATUS_ONLINE, check_node_name,
+    to_json,
 };
 
 /// More is no command.
@@ -147,7 +147,7 @@ impl Service {
 
     fn confirm(&self, asker: &Asker, reply: ControlReply, out: &mut Vec<Output>) {
         if let Some(route) = &asker.route {
-            out.push(Output::Publish(route.confirmation(render::json(&reply))));
+            out.push(Output::Publish(route.confirmation(to_json(&reply))));
         }
     }
 

@@ -35,13 +35,13 @@ impl Service {
         self.figures
     }
 
-    /// What happened since the last call.
-    pub fn take_events(&mut self) -> impl Iterator<Item = Event> + use<> {
-        std::mem::take(&mut self.events).into_iter()
+    /// What happened and was not told of yet, the first of it.
+    pub fn next_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
     }
 
     pub(super) fn tell(&mut self, event: Event) {
         // Where so much happens at once, nobody misses the rest: it is counted.
-        let _ = self.events.push(event);
+        let _ = self.events.push_back(event);
     }
 }

@@ -6,13 +6,13 @@ use chaski_engine::{FinishReason, Generated, Timings};
 use tracing::info;
 
 use super::cancel::Wanted;
-use super::render::{self, Answer};
+use super::render::Answer;
 use super::route::Route;
 use super::{Output, Service, stopping, unix_time};
 use crate::inference::{Cancel, Completed, Finished, Job};
 use crate::mqtt::Request;
 use crate::refusal::{Refusal, whole_seconds};
-use crate::wire::{CancelReply, ErrorCode};
+use crate::wire::{CancelReply, ErrorCode, to_json};
 
 /// A request that was accepted.
 #[derive(Debug)]
@@ -147,7 +147,7 @@ impl Service {
         let wants_answer = request.response_topic.is_some();
         match answer {
             Ok((route, reply)) if wants_answer => {
-                let message = route.confirmation(render::json(&reply));
+                let message = route.confirmation(to_json(&reply));
                 out.push(Output::Publish(message));
             }
             Ok(_) => {}

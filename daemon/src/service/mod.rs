@@ -70,7 +70,7 @@ pub struct Service {
     estimate: Estimate,
     counts: RequestMetrics,
     figures: Figures,
-    events: heapless::Vec<Event, EVENTS>,
+    events: heapless::Deque<Event, EVENTS>,
     /// Whether the broker keeps requests while we are away.
     has_session: bool,
     stopping: bool,
@@ -115,7 +115,7 @@ impl Service {
             estimate: Estimate::default(),
             counts: RequestMetrics::default(),
             figures: Figures::default(),
-            events: heapless::Vec::new(),
+            events: heapless::Deque::new(),
             has_session: config.broker.session_expiry > 0,
             stopping: false,
             draining: false,

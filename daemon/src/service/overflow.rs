@@ -9,9 +9,8 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::Service;
+use super::{Output, Service};
 use crate::mqtt::Request;
-use crate::service::Output;
 
 /// Most of them: what Mosquitto keeps for a client at most, unless told otherwise.
 const MOST: usize = 1024;

@@ -3,15 +3,13 @@
 use std::time::Duration;
 
 use chaski_engine::{FinishReason, Timings};
-use serde::Serialize;
-use tracing::error;
 
 use super::route::Route;
 use crate::inference::{Completed, Job};
 use crate::refusal::Refusal;
 use crate::wire::{
     ChatChunk, ChatCompletion, Choice, ChunkChoice, Delta, ErrorReply, ReplyMessage, ReplyTimings,
-    SpeedMetrics, Usage,
+    SpeedMetrics, Usage, to_json,
 };
 
 const ASSISTANT: &str = "assistant";
@@ -66,7 +64,7 @@ impl Answer {
 
     /// A streamed piece.
     pub(super) fn piece(&mut self, text: String) -> Vec<u8> {
-        json(&self.chunk(Some(text), None))
+        to_json(&self.chunk(Some(text), None))
     }
 
     /// The last chunk of a streamed answer with the whole text, for one who asks again.
@@ -101,7 +99,7 @@ impl Answer {
         let timings = timings(&generated.timings, self.waited);
         match self.form {
             Form::Text => generated.text.clone().into_bytes(),
-            Form::Json => json(&ChatCompletion {
+            Form::Json => to_json(&ChatCompletion {
                 id: self.id,
                 object: ChatCompletion::OBJECT.to_owned(),
                 created: self.created,
@@ -122,7 +120,7 @@ impl Answer {
                         choice.message = Some(message(&generated.text));
                     }
                 }
-                json(&ChatChunk {
+                to_json(&ChatChunk {
                     usage: Some(usage),
                     timings: Some(timings),
                     ..last
@@ -175,19 +173,10 @@ pub(super) fn error(route: &Route, refusal: &Refusal) -> Vec<u8> {
         // One digit after the point: more would feign what an estimate is not.
         let seconds = |time: Duration| (time.as_secs_f64() * 10.0).ceil() / 10.0;
         reply.error.retry_after_seconds = refusal.retry_after.map(seconds);
-        json(&reply)
+        to_json(&reply)
     } else {
         format!("error: {}", refusal.message).into_bytes()
     }
-}
-
-/// As JSON: for replies of all kinds.
-pub(super) fn json(reply: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(reply).unwrap_or_else(|e| {
-        // Strings and numbers alone cannot fail; should they, the client sees an empty message.
-        error!(%e, "a reply cannot be written as JSON");
-        Vec::new()
-    })
 }
 
 /// The name of it, on the wire.

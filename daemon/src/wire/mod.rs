@@ -4,6 +4,9 @@
 //! and a job's events into replies. Field names are those of the OpenAI chat
 //! completions API. `docs/mqtt.md` shows every message.
 
+use serde::Serialize;
+use tracing::error;
+
 mod cancel;
 mod control;
 mod error;
@@ -30,6 +33,15 @@ pub use reply::{
 pub use request::{ChatRequest, Message, Priority, Stop, StreamOptions};
 pub use schema::chat_request_schema;
 pub use topics::{TopicError, Topics, check_id, check_node_name, check_response_topic};
+
+/// A message as JSON.
+pub(crate) fn to_json(message: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(message).unwrap_or_else(|e| {
+        // Strings and numbers alone cannot fail; should they, the message is an empty one.
+        error!(%e, "a message cannot be written as JSON");
+        Vec::new()
+    })
+}
 
 /// Payload of the status topic while the daemon answers.
 pub const STATUS_ONLINE: &str = "online";

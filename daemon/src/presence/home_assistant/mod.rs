@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::config::{Config, Control};
 use crate::mqtt::{ContentType, Message, Request};
-use crate::wire::{Info, Topics};
+use crate::wire::{Info, Topics, to_json};
 use entities::Entity;
 
 /// What Home Assistant publishes on [`birth_topic`] when it has started.
@@ -55,8 +55,8 @@ impl HomeAssistant {
     pub(super) fn discovery(&self, info: &Info) -> Message {
         let known = self.birth_topic.is_some();
         let payload = match known {
-            true => super::json(&self.device(info)),
-            false => bytes::Bytes::new(),
+            true => to_json(&self.device(info)),
+            false => Vec::new(),
         };
         Message {
             // A broker whose access rules know nothing of Home Assistant may have its way.
