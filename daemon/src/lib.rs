@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod answers_file;
+mod board;
 pub mod channel;
 pub mod config;
 pub mod inference;
@@ -18,4 +19,6 @@ mod run;
 pub mod service;
 pub mod wire;
 
+pub use board::Board;
+pub use presence::Machine;
 pub use run::{DaemonError, Reload, run, run_with};

@@ -34,6 +34,7 @@ impl Config {
     pub fn problems(&self) -> Vec<Problem> {
         let mut found = Problems::default();
         self.check_node_and_broker(&mut found);
+        self.board.check(&mut found);
         self.check_model(&mut found);
         self.limits.check(&mut found);
         self.delivery.check(&mut found);
@@ -129,12 +130,9 @@ impl Config {
         if model.backend.as_ref().is_some_and(String::is_empty) {
             found.add("model.backend", "is empty; leave it out for the fastest");
         }
-        found.range(
-            "model.prefill-chunk",
-            model.prefill_chunk,
-            1,
-            MAX_PREFILL_CHUNK,
-        );
+        if let Some(chunk) = model.prefill_chunk {
+            found.range("model.prefill-chunk", chunk, 1, MAX_PREFILL_CHUNK);
+        }
         found.range(
             "model.prompt-lookup",
             model.prompt_lookup,

@@ -3,6 +3,7 @@
 //! `chaskid.example.toml` beside the sources explains every key; a test keeps it
 //! equal to the defaults here.
 
+mod board;
 mod check;
 mod control;
 mod credentials;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+pub use board::Board;
 pub use check::Problem;
 pub use control::Control;
 pub use delivery::Delivery;
@@ -43,6 +45,9 @@ pub struct Config {
     /// Where the broker is.
     #[serde(default)]
     pub broker: Broker,
+    /// Which board this is.
+    #[serde(default)]
+    pub board: Board,
     /// Which model to load, and how.
     pub model: Model,
     /// What a request may ask for.
@@ -132,13 +137,14 @@ pub struct Model {
     /// When it is loaded.
     #[serde(default)]
     pub load: Load,
-    /// Tokens of prompt and answer together; `None`: the engine's default.
+    /// Tokens of prompt and answer together; `None`: the board's, or the engine's default.
     #[serde(default)]
     pub context_length: Option<usize>,
-    /// Threads that compute; `None`: one for each of `cores`, or the engine's default.
+    /// Threads that compute; `None`: one for each of `cores`, or the board's, or the engine's
+    /// default.
     #[serde(default)]
     pub threads: Option<usize>,
-    /// Cores they are pinned to; `None`: none.
+    /// Cores they are pinned to; `None`: the board's, or none.
     #[serde(default)]
     pub cores: Option<Vec<usize>>,
     /// Name of the kernels; `None`: the fastest.
@@ -147,12 +153,12 @@ pub struct Model {
     /// What activations are computed with.
     #[serde(default)]
     pub activations: Activations,
-    /// What the KV cache is kept in.
+    /// What the KV cache is kept in; `None`: the board's, or f16.
     #[serde(default)]
-    pub kv_cache: KvCache,
-    /// Prompt tokens computed at a time.
-    #[serde(default = "default_prefill_chunk")]
-    pub prefill_chunk: usize,
+    pub kv_cache: Option<KvCache>,
+    /// Prompt tokens computed at a time; `None`: the board's, or the engine's default.
+    #[serde(default)]
+    pub prefill_chunk: Option<usize>,
     /// Most tokens of an answer to draft from the text before them; 0: none.
     #[serde(default)]
     pub prompt_lookup: usize,
@@ -193,6 +199,17 @@ pub enum KvCache {
     F32,
 }
 
+impl KvCache {
+    /// As it is written in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F16 => "f16",
+            Self::Int8 => "int8",
+            Self::F32 => "f32",
+        }
+    }
+}
+
 /// `[generation]`
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -211,10 +228,6 @@ pub struct Generation {
     pub seed: Option<u64>,
     /// System message put before a prompt on the `ask` topic.
     pub system_prompt: Option<String>,
-}
-
-fn default_prefill_chunk() -> usize {
-    128
 }
 
 impl Default for Node {
@@ -258,8 +271,8 @@ impl Model {
             cores: None,
             backend: None,
             activations: Activations::default(),
-            kv_cache: KvCache::default(),
-            prefill_chunk: default_prefill_chunk(),
+            kv_cache: None,
+            prefill_chunk: None,
             prompt_lookup: 0,
         }
     }
@@ -271,6 +284,7 @@ impl Config {
         Self {
             node: Node::default(),
             broker: Broker::default(),
+            board: Board::default(),
             model: Model::new(folder),
             limits: Limits::default(),
             delivery: Delivery::default(),

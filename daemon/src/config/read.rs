@@ -100,6 +100,7 @@ impl Config {
         };
         resolve(&mut self.model.folder);
         resolve(&mut self.metrics.system_root);
+        self.board.resolve(folder);
         self.control.models_folder.iter_mut().for_each(resolve);
         self.delivery.answers_file.iter_mut().for_each(resolve);
         let mut problems = Vec::new();
@@ -133,6 +134,7 @@ impl Config {
             });
         }
         problems.extend(self.broker.credentials().err());
+        problems.extend(self.board.problem());
         if let Some(models) = &self.control.models_folder
             && !models.is_dir()
         {
@@ -239,6 +241,8 @@ mod tests {
         assert!(config.broker.client_id.is_some() && config.model.threads.is_some());
         assert_eq!(config.model.cores, Some(vec![2, 3]));
         assert!(config.model.backend.is_some());
+        assert!(config.model.kv_cache.is_some() && config.model.prefill_chunk.is_some());
+        assert!(config.board.profile.is_some());
         let generation = &config.generation;
         assert!(generation.temperature.is_some() && generation.system_prompt.is_some());
     }

@@ -14,6 +14,9 @@ impl Config {
         if self.broker != new.broker {
             restart.push("broker");
         }
+        if self.board != new.board {
+            restart.push("board");
+        }
         if self.model != new.model {
             restart.push("model");
         }
@@ -32,6 +35,7 @@ impl Config {
         *self = Self {
             node: self.node.clone(),
             broker: self.broker.clone(),
+            board: self.board.clone(),
             model: self.model.clone(),
             home_assistant: self.home_assistant.clone(),
             delivery: Delivery {
@@ -60,6 +64,7 @@ mod tests {
 
         new.node.name = "other".to_owned();
         new.broker.port = Some(1);
+        new.board.profile = Some("jetson-nano".to_owned());
         new.model.threads = Some(3);
         new.control.drain = true;
         new.home_assistant.discovery = false;
@@ -71,6 +76,7 @@ mod tests {
         let expected = [
             "node",
             "broker",
+            "board",
             "model",
             "delivery",
             "home-assistant",
@@ -83,6 +89,7 @@ mod tests {
         assert_eq!(config.delivery.dedup_entries, 3);
         assert_eq!(config.limits.max_tokens, 8);
         assert_eq!(config.node.name, "board");
+        assert_eq!(config.board.profile, None);
         assert_eq!(config.model.threads, None);
         // What is forbidden from now on is forbidden at once, and what is allowed allowed.
         assert!(config.control.drain);

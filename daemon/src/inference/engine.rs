@@ -43,20 +43,22 @@ impl Models for Engine {
 }
 
 fn load_options(settings: &config::Model) -> Result<LoadOptions, EngineError> {
+    let defaults = LoadOptions::default();
     Ok(LoadOptions {
         threads: settings.threads,
         cores: settings.cores.clone(),
         context_length: settings.context_length,
-        prefill_chunk: settings.prefill_chunk,
+        prefill_chunk: settings.prefill_chunk.unwrap_or(defaults.prefill_chunk),
         backend: settings.backend.as_deref().map(backend).transpose()?,
         precision: match settings.activations {
             config::Activations::Int8 => Precision::Int8,
             config::Activations::F32 => Precision::Float,
         },
         kv_cache: match settings.kv_cache {
-            config::KvCache::F16 => KvFormat::F16,
-            config::KvCache::Int8 => KvFormat::Int8,
-            config::KvCache::F32 => KvFormat::F32,
+            None => defaults.kv_cache,
+            Some(config::KvCache::F16) => KvFormat::F16,
+            Some(config::KvCache::Int8) => KvFormat::Int8,
+            Some(config::KvCache::F32) => KvFormat::F32,
         },
     })
 }
@@ -227,12 +229,14 @@ mod tests {
         settings.cores = Some(vec![1]);
         settings.backend = Some("scalar".into());
         settings.activations = config::Activations::F32;
-        settings.kv_cache = config::KvCache::Int8;
+        settings.kv_cache = Some(config::KvCache::Int8);
+        settings.prefill_chunk = Some(7);
         let options = load_options(&settings).unwrap();
         assert_eq!(options.cores, Some(vec![1]));
         assert_eq!(options.backend, Some(Backend::SCALAR));
         assert_eq!(options.precision, Precision::Float);
         assert_eq!(options.kv_cache, KvFormat::Int8);
+        assert_eq!(options.prefill_chunk, 7);
         settings.backend = Some("abacus".into());
         let error = load_options(&settings).unwrap_err().to_string();
         assert!(

@@ -20,19 +20,20 @@ const GET_THROTTLED: &str = "sys/devices/platform/soc/soc:firmware/get_throttled
 
 /// Where to look.
 #[derive(Clone, Debug)]
-pub(super) struct Machine {
+pub struct Machine {
     root: PathBuf,
 }
 
 impl Machine {
     /// `root` has the machine's `proc` and `sys` in it.
-    pub(super) fn new(root: &Path) -> Self {
+    pub fn new(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
         }
     }
 
-    pub(super) fn memory(&self) -> MemoryMetrics {
+    /// Of this process, and of the machine.
+    pub fn memory(&self) -> MemoryMetrics {
         // Of this process, wherever the machine's are.
         let status = Status::from_file("/proc/self/status").ok();
         let kibibytes = status.and_then(|status| status.vmrss);
@@ -44,7 +45,7 @@ impl Machine {
     }
 
     /// Of the hottest part of the processor, in °C.
-    pub(super) fn temperature(&self) -> Option<f64> {
+    pub fn temperature(&self) -> Option<f64> {
         let zones: Vec<_> = self
             .class("thermal", "thermal_zone")
             .filter_map(|zone| {
@@ -64,7 +65,7 @@ impl Machine {
     }
 
     /// By the firmware of a Raspberry Pi, or else by what the kernel does against heat.
-    pub(super) fn throttling(&self) -> Option<ThrottlingMetrics> {
+    pub fn throttling(&self) -> Option<ThrottlingMetrics> {
         let bits = read(&self.root.join(GET_THROTTLED));
         let bits = bits.and_then(|hex| u32::from_str_radix(hex.trim_start_matches("0x"), 16).ok());
         match bits {

@@ -8,6 +8,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use tracing::warn;
 
+use crate::board::Board;
 use crate::config::Config;
 use crate::inference::Description;
 use crate::mqtt::{ContentType, Message, Request};
@@ -19,7 +20,7 @@ use crate::wire::{
 };
 use home_assistant::HomeAssistant;
 pub(crate) use home_assistant::birth_topic;
-use machine::Machine;
+pub use machine::Machine;
 
 /// What is known of this node.
 #[derive(Debug)]
@@ -37,13 +38,14 @@ pub(crate) struct Presence {
 
 impl Presence {
     /// A node whose model is not loaded.
-    pub(crate) fn new(config: &Config, model: ModelInfo) -> Self {
+    pub(crate) fn new(config: &Config, board: &Board, model: ModelInfo) -> Self {
         Self {
             topics: config.topics(),
             info: Info {
                 node: config.node.name.clone(),
                 group: config.node.group.clone(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
+                board: Some(board.info()),
                 model,
                 loaded: None,
                 limits: limits(config),

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::board::Board;
 use crate::channel::SendError;
 use crate::config::Model;
 use crate::inference::{Event, Inference, Job, LoadError, Models};
@@ -12,6 +13,8 @@ use super::DaemonError;
 /// The inference thread, and how to have another.
 pub(super) struct Host {
     models: Box<dyn Models>,
+    board: Board,
+    /// As the user has them; the board fills in the rest.
     settings: Model,
     inference: Option<Inference>,
     ready: bool,
@@ -19,9 +22,10 @@ pub(super) struct Host {
 
 impl Host {
     /// No model yet.
-    pub(super) fn new(settings: Model, models: Box<dyn Models>) -> Self {
+    pub(super) fn new(settings: Model, board: Board, models: Box<dyn Models>) -> Self {
         Self {
             models,
+            board,
             settings,
             inference: None,
             ready: false,
@@ -47,11 +51,16 @@ impl Host {
     /// [`Event::LoadFailed`] comes next.
     pub(super) fn load(&mut self) -> Result<(), DaemonError> {
         self.ready = false;
-        let loader = self.models.loader(&self.settings);
+        let loader = self.models.loader(&self.filled());
         let before = self.inference.take();
         let inference = Inference::start_after(before, loader).map_err(DaemonError::Thread)?;
         self.inference = Some(inference);
         Ok(())
+    }
+
+    /// The settings that it is loaded with.
+    pub(super) fn filled(&self) -> Model {
+        self.board.fill(&self.settings, self.look().ok().as_ref())
     }
 
     /// The settings with another folder, if there is a model that could be loaded in it.

@@ -18,6 +18,7 @@ pub use control::Reload;
 pub use error::DaemonError;
 
 use crate::answers_file::AnswersFile;
+use crate::board::Board;
 use crate::channel::SendError;
 use crate::config::{Config, Load};
 use crate::inference::{Engine, Event, Models};
@@ -54,10 +55,12 @@ pub async fn run_with(
 ) -> Result<(), DaemonError> {
     let mut shutdown = pin!(shutdown);
     let settings = link_settings(&config)?;
-    let mut host = Host::new(config.model.clone(), models);
+    let board = Board::find(&config)?;
+    let mut host = Host::new(config.model.clone(), board.clone(), models);
     let model = host.look().map_err(DaemonError::Load)?;
+    board.log(&config.model, &host.filled());
     let mut service = Service::new(&config, model.name.clone());
-    let mut presence = Presence::new(&config, model);
+    let mut presence = Presence::new(&config, &board, model);
     let answers = AnswersFile::take_up(&config.delivery, &mut service)?;
     let mut systemd = Systemd::new();
     if config.model.load == Load::Start {

@@ -12,6 +12,9 @@ pub struct Info {
     pub group: Option<String>,
     /// Version of the daemon.
     pub version: String,
+    /// The board it is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub board: Option<BoardInfo>,
     /// The model it answers with.
     pub model: ModelInfo,
     /// What is known once it is loaded.
@@ -25,6 +28,16 @@ pub struct Info {
     /// Where to ask, and what it tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topics: Option<TopicsInfo>,
+}
+
+/// What a node is on.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct BoardInfo {
+    /// Name of its profile.
+    pub profile: String,
+    /// What the machine calls itself, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
 }
 
 /// Topics of a node.

@@ -22,7 +22,7 @@ pub use cancel::{CancelReply, CancelRequest};
 pub use control::{ControlReply, ControlRequest};
 pub use error::{ErrorBody, ErrorCode, ErrorReply};
 pub use event::{Ended, Event, EventMessage};
-pub use info::{Info, LimitsInfo, LoadedInfo, ModelInfo, TopicsInfo};
+pub use info::{BoardInfo, Info, LimitsInfo, LoadedInfo, ModelInfo, TopicsInfo};
 pub use metrics::{
     MemoryMetrics, Metrics, QueueMetrics, RequestMetrics, SpeedMetrics, ThrottlingMetrics,
     TokenMetrics,

@@ -8,6 +8,7 @@ fn info(node: &str) -> Info {
         node: node.to_owned(),
         group: None,
         version: "1.2.3".to_owned(),
+        board: None,
         model: ModelInfo {
             name: "tiny".to_owned(),
             family: "llama".to_owned(),
