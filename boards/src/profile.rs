@@ -122,6 +122,17 @@ pub enum KvCache {
     F32,
 }
 
+impl KvCache {
+    /// As it is written in a profile.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F16 => "f16",
+            Self::Int8 => "int8",
+            Self::F32 => "f32",
+        }
+    }
+}
+
 /// `[heat]`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]

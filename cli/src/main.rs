@@ -7,6 +7,7 @@ mod bench;
 mod client;
 mod demo;
 mod digest;
+mod doctor;
 mod generate;
 mod logits;
 mod model_options;
@@ -39,6 +40,8 @@ enum Command {
     Ask(ask::Args),
     /// Try it: a small model, a broker, a node and a question in one process
     Demo(demo::Args),
+    /// Look at this machine, its configuration, model and broker: is it fit to be a node?
+    Doctor(doctor::Args),
     /// Measure how fast a model folder runs here
     Bench(bench::Args),
     /// Compare a model folder with the checksums in its manifest
@@ -60,7 +63,7 @@ fn main() -> ExitCode {
         .with_env_filter(log_filter(std::env::var("CHASKI_LOG").ok().as_deref()))
         .init();
     match run(cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         // Whoever read our output has had enough, as `head` does.
         Err(error) if is_broken_pipe(&error) => ExitCode::FAILURE,
         Err(error) => {
@@ -70,8 +73,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<()> {
+fn run(command: Command) -> Result<ExitCode> {
     match command {
+        Command::Doctor(args) => return runtime()?.block_on(doctor::run(&args)),
         Command::Ask(args) => runtime()?.block_on(ask::run(&args)),
         Command::Demo(args) => demo::run(args),
         Command::Bench(args) => bench::run(&args),
@@ -80,7 +84,8 @@ fn run(command: Command) -> Result<()> {
         Command::Logits(args) => logits::run(&args),
         Command::Perplexity(args) => perplexity::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
@@ -127,6 +132,8 @@ mod tests {
             "chaski perplexity --model m --text t --window 256 --windows 2 --kv-cache int8 --json",
             "chaski tokenize --model m --no-special --json",
             "chaski verify m",
+            "chaski doctor",
+            "chaski doctor --config c --model m --root r --json",
             "chaski bench --model m --prompt 16,128 --generate 64 --threads 1,2 --repetitions 1 --json -",
             "chaski bench --model m --depth 0,4096 --cores 0,2",
             "chaski generate --model m --prompt x --cores 1",

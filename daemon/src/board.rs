@@ -232,7 +232,7 @@ mod tests {
         let wish = board.settings().context_length.unwrap();
         assert_eq!(context(&model(LLAMA_1B, 131_072)), Some(wish));
         assert_eq!(context(&model(LLAMA_1B, 2048)), Some(2048));
-        let large = context(&model(3_200_000_000, 131_072)).unwrap();
+        let large = context(&model(3_600_000_000, 131_072)).unwrap();
         assert!(large < wish, "{large}");
         assert_eq!(board.fill(&Model::new("m"), None).context_length, None);
     }

@@ -12,6 +12,8 @@ mod memory;
 mod report;
 mod table;
 
+pub use memory::human;
+
 use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::thread;

@@ -1,0 +1,125 @@
+//! `chaski doctor`: is this machine fit to be a node, and what would make it fitter?
+//!
+//! Each check looks at one thing and says what to change. Nothing is changed here.
+
+mod broker;
+mod kernel;
+mod machine;
+mod model;
+mod report;
+mod service;
+mod storage;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use chaski_daemon::Board;
+use chaski_daemon::config::Config;
+use chaski_daemon::mqtt::Tls;
+
+use report::{Check, Report};
+
+/// Where packages put it.
+const CONFIG: &str = "/etc/chaski/chaski.toml";
+
+/// Arguments of `chaski doctor`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The daemon's configuration file
+    #[arg(long, value_name = "FILE", default_value = CONFIG)]
+    config: PathBuf,
+    /// A model folder to look at in place of the configuration's
+    #[arg(long, value_name = "FOLDER")]
+    model: Option<PathBuf>,
+    /// Where the machine's proc and sys are [default: as the configuration has it, or /]
+    #[arg(long, value_name = "FOLDER")]
+    root: Option<PathBuf>,
+    /// Print it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs `chaski doctor`: success without a problem.
+pub async fn run(args: &Args) -> Result<ExitCode> {
+    let mut checks = Vec::new();
+    let read = Config::read(&args.config);
+    let mut config = match &read {
+        Ok(config) => config.clone(),
+        Err(error) => {
+            let remedy = "daemon/chaskid.example.toml explains every key";
+            checks.push(Check::problem("configuration", error, remedy));
+            Config::for_model("")
+        }
+    };
+    if let Some(folder) = &args.model {
+        config.model.folder.clone_from(folder);
+    }
+    if let Some(root) = &args.root {
+        config.metrics.system_root.clone_from(root);
+    }
+    if read.is_ok() {
+        configuration(args, &config, &mut checks);
+    }
+    let board = match Board::find(&config) {
+        Ok(board) => board,
+        Err(error) => {
+            let remedy = "correct board.profile, or remove it to have the board recognised";
+            checks.push(Check::problem("board", error, remedy));
+            config.board.profile = None;
+            Board::find(&config).context("there is no profile for this machine")?
+        }
+    };
+    let root = config.metrics.system_root.clone();
+    let here = root == Path::new("/");
+    checks.push(machine::board(&board));
+    checks.push(machine::kernels(&board, &config, here));
+    let has_model = !config.model.folder.as_os_str().is_empty();
+    let looked = has_model.then(|| model::look(&config.model.folder));
+    let filled = model::filled(&board, &config, looked.as_ref());
+    match &looked {
+        Some(Ok(manifest)) => {
+            checks.push(model::folder(&config.model.folder, manifest));
+            checks.extend(model::memory(&board, &root, manifest, &filled));
+            checks.extend(storage::check(&config.model.folder, &root));
+        }
+        Some(Err(problem)) => checks.push(model::unusable(problem)),
+        None => {}
+    }
+    if read.is_ok() {
+        checks.push(broker::check(&config).await);
+    }
+    checks.extend(machine::governor(&root));
+    checks.extend(machine::power(&root));
+    checks.extend(machine::temperature(&board, &root));
+    checks.extend(kernel::check(&board, &root));
+    if here {
+        checks.extend(service::check());
+    }
+    let report = Report::new(&board, &config, &filled, here, checks);
+    report.print(args.json)?;
+    Ok(match report.problems {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    })
+}
+
+/// The file, and the files it names.
+fn configuration(args: &Args, config: &Config, checks: &mut Vec<Check>) {
+    const NAME: &str = "configuration";
+    let file = args.config.display();
+    let before = checks.len();
+    for exposed in config.broker.exposed_files() {
+        checks.push(Check::warning(NAME, format!("{file}: {exposed}"), ""));
+    }
+    let mut problems = config.missing_files();
+    // The model has a check of its own.
+    problems.retain(|problem| problem.key != "model.folder");
+    problems.extend(Tls::load(&config.broker).err());
+    for problem in problems {
+        checks.push(Check::problem(NAME, format!("{file}: {problem}"), ""));
+    }
+    if checks.len() == before {
+        checks.push(Check::ok(NAME, format!("{file} is valid")));
+    }
+}
