@@ -62,7 +62,10 @@ pub async fn run(args: &Args) -> Result<ExitCode> {
         configuration(args, &config, &mut checks);
     }
     let board = match Board::find(&config) {
-        Ok(board) => board,
+        Ok(board) => {
+            checks.push(machine::board(&board));
+            board
+        }
         Err(error) => {
             let remedy = "correct board.profile, or remove it to have the board recognised";
             checks.push(Check::problem("board", error, remedy));
@@ -72,7 +75,6 @@ pub async fn run(args: &Args) -> Result<ExitCode> {
     };
     let root = config.metrics.system_root.clone();
     let here = root == Path::new("/");
-    checks.push(machine::board(&board));
     checks.push(machine::kernels(&board, &config, here));
     let has_model = !config.model.folder.as_os_str().is_empty();
     let looked = has_model.then(|| model::look(&config.model.folder));
@@ -113,8 +115,8 @@ fn configuration(args: &Args, config: &Config, checks: &mut Vec<Check>) {
         checks.push(Check::warning(NAME, format!("{file}: {exposed}"), ""));
     }
     let mut problems = config.missing_files();
-    // The model has a check of its own.
-    problems.retain(|problem| problem.key != "model.folder");
+    // These have checks of their own.
+    problems.retain(|problem| !["model.folder", "board.profile"].contains(&problem.key));
     problems.extend(Tls::load(&config.broker).err());
     for problem in problems {
         checks.push(Check::problem(NAME, format!("{file}: {problem}"), ""));

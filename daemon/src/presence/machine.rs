@@ -15,8 +15,13 @@ const PLAUSIBLE_CELSIUS: std::ops::Range<f64> = -40.0..150.0;
 /// What the names of thermal zones of the processor have in them. Other zones may be far
 /// from it: one of the Jetson Nano says 100 °C at all times.
 const PROCESSOR_ZONES: [&str; 3] = ["cpu", "x86_pkg", "soc"];
-/// The Raspberry Pi's firmware, by the kernel of Raspberry Pi OS.
-const GET_THROTTLED: &str = "sys/devices/platform/soc/soc:firmware/get_throttled";
+/// The Raspberry Pi's firmware, by the kernel of Raspberry Pi OS: up to the 4, and of the 5.
+const GET_THROTTLED: [&str; 2] = [
+    "sys/devices/platform/soc/soc:firmware/get_throttled",
+    "sys/devices/platform/soc@107c000000/soc@107c000000:firmware/get_throttled",
+];
+/// The driver by which kernels without that file tell of the Raspberry Pi's supply.
+const PI_SUPPLY: &str = "rpi_volt";
 
 /// Where to look.
 #[derive(Clone, Debug)]
@@ -66,12 +71,28 @@ impl Machine {
 
     /// By the firmware of a Raspberry Pi, or else by what the kernel does against heat.
     pub fn throttling(&self) -> Option<ThrottlingMetrics> {
-        let bits = read(&self.root.join(GET_THROTTLED));
+        let bits = GET_THROTTLED
+            .iter()
+            .find_map(|file| read(&self.root.join(file)));
         let bits = bits.and_then(|hex| u32::from_str_radix(hex.trim_start_matches("0x"), 16).ok());
         match bits {
             Some(bits) => Some(pi_throttling(bits)),
-            None => self.cooling(),
+            None => match (self.cooling(), self.pi_supply()) {
+                (None, None) => None,
+                (cooling, under_voltage) => Some(ThrottlingMetrics {
+                    under_voltage,
+                    ..cooling.unwrap_or_default()
+                }),
+            },
         }
+    }
+
+    /// Whether a Raspberry Pi has too little voltage, as it was seen last.
+    fn pi_supply(&self) -> Option<bool> {
+        let mut sensors = self.class("hwmon", "hwmon");
+        let supply =
+            sensors.find(|sensor| read(&sensor.join("name")).as_deref() == Some(PI_SUPPLY))?;
+        Some(read(&supply.join("in0_lcrit_alarm"))? == "1")
     }
 
     /// Whether the kernel holds down the clock of the processor.
@@ -161,7 +182,7 @@ mod tests {
         let fake = Fake::new(&[
             ("sys/class/thermal/thermal_zone0/type", "cpu-thermal"),
             ("sys/class/thermal/thermal_zone0/temp", "51540"),
-            (GET_THROTTLED, "50008"),
+            (GET_THROTTLED[0], "50008"),
         ]);
         assert_eq!(fake.machine().temperature(), Some(51.54));
         let throttling = fake.machine().throttling().unwrap();
@@ -172,6 +193,24 @@ mod tests {
             under_voltage_since_boot: Some(true),
         };
         assert_eq!(throttling, expected);
+    }
+
+    #[test]
+    fn a_raspberry_pi_5_by_two_kernels() {
+        let fake = Fake::new(&[(GET_THROTTLED[1], "1")]);
+        let throttling = fake.machine().throttling().unwrap();
+        assert_eq!(throttling.under_voltage, Some(true));
+        let fake = Fake::new(&[
+            ("sys/class/hwmon/hwmon0/name", "cpu_thermal"),
+            ("sys/class/hwmon/hwmon1/name", "rpi_volt"),
+            ("sys/class/hwmon/hwmon1/in0_lcrit_alarm", "1"),
+        ]);
+        let throttling = fake.machine().throttling().unwrap();
+        assert_eq!(
+            (throttling.throttled, throttling.under_voltage),
+            (false, Some(true))
+        );
+        assert_eq!(throttling.under_voltage_since_boot, None);
     }
 
     #[test]
