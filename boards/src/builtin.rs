@@ -82,13 +82,25 @@ pub(crate) fn generic(arm: bool) -> &'static Profile {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeSet, HashMap};
     use std::fs;
 
     use super::*;
-    use crate::check::claimed_twice;
     use crate::facts::Facts;
     use crate::settings::Settings;
+
+    /// A string of the device tree that two profiles claim, and these.
+    fn claimed_twice(profiles: &[Profile]) -> Option<(&str, [&str; 2])> {
+        let mut owners: HashMap<&str, &str> = HashMap::new();
+        for profile in profiles {
+            for name in &profile.compatible {
+                if let Some(other) = owners.insert(name, &profile.name) {
+                    return Some((name, [other, &profile.name]));
+                }
+            }
+        }
+        None
+    }
 
     #[test]
     fn every_file_is_compiled_in_and_has_no_problem() {
@@ -109,6 +121,17 @@ mod tests {
             .map(|(name, _)| format!("{name}.toml"))
             .collect();
         assert_eq!(there, known);
+    }
+
+    #[test]
+    fn a_board_that_two_claim_is_seen() {
+        let profile = |name: &str| {
+            let text = format!("name = {name:?}\ntitle = \"T\"\ncompatible = [\"me,mine\"]\n");
+            Profile::parse(&text).unwrap()
+        };
+        let both = [profile("one"), profile("other")];
+        assert_eq!(claimed_twice(&both), Some(("me,mine", ["one", "other"])));
+        assert_eq!(claimed_twice(&both[..1]), None);
     }
 
     #[test]

@@ -22,7 +22,10 @@ pub(super) fn board(board: &Board) -> Check {
     match detected.by {
         Recognised::Architecture => Check::ok(
             "board",
-            format!("{finding}; no profile is for this one, so nothing is set for it"),
+            format!(
+                "{finding}; nothing is set for it (a container may hide the device tree: then set \
+                 board.profile)"
+            ),
         ),
         _ => Check::ok("board", finding),
     }
