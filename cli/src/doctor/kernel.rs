@@ -48,7 +48,7 @@ fn swap(swaps: &str, size_mib: Option<u64>) -> Check {
             _ => Check::ok(SWAP, "none"),
         };
     }
-    if places.iter().all(|place| in_memory(&place)) {
+    if places.iter().all(in_memory) {
         return Check::ok(SWAP, "zram");
     }
     let file = shown(&places.join(", "));

@@ -1,6 +1,7 @@
 //! Board, processor, supply and heat.
 
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 
 use chaski_boards::Recognised;
@@ -199,7 +200,6 @@ fn lowest_trip(root: &Path, zones: &[String]) -> Option<f64> {
 /// The beginning of a small file, without white space around it.
 pub(super) fn read(file: &Path) -> Option<String> {
     const MOST: u64 = 64 * 1024;
-    use std::io::Read;
     let mut text = String::new();
     fs::File::open(file)
         .ok()?

@@ -12,16 +12,20 @@ mod storage;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::{env, io};
 
 use anyhow::{Context, Result};
 use chaski_daemon::Board;
-use chaski_daemon::config::Config;
+use chaski_daemon::config::{Config, ConfigError};
 use chaski_daemon::mqtt::Tls;
 
 use report::{Check, Report};
 
 /// Where packages put it.
 const CONFIG: &str = "/etc/chaski/chaski.toml";
+
+/// Where systemd puts what `LoadCredential=` of the service names; root can read it.
+const CREDENTIALS: &str = "/run/credentials/chaskid.service";
 
 /// Arguments of `chaski doctor`.
 #[derive(Debug, clap::Args)]
@@ -43,12 +47,13 @@ pub struct Args {
 /// Runs `chaski doctor`: success without a problem.
 pub async fn run(args: &Args) -> Result<ExitCode> {
     let mut checks = Vec::new();
-    let read = Config::read(&args.config);
+    let given = env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    let made = Some(PathBuf::from(CREDENTIALS)).filter(|folder| folder.is_dir());
+    let read = Config::read_with(&args.config, given.or(made).as_deref());
     let mut config = match &read {
         Ok(config) => config.clone(),
         Err(error) => {
-            let remedy = "daemon/chaskid.example.toml explains every key";
-            checks.push(Check::problem("configuration", error, remedy));
+            checks.push(Check::problem("configuration", error, remedy(error)));
             Config::for_model("")
         }
     };
@@ -106,6 +111,26 @@ pub async fn run(args: &Args) -> Result<ExitCode> {
     })
 }
 
+/// What to do where there is no configuration.
+fn remedy(error: &ConfigError) -> String {
+    match error {
+        ConfigError::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            "try again with sudo".to_owned()
+        }
+        ConfigError::Read { .. } => "name another with --config".to_owned(),
+        ConfigError::Invalid { problems, .. }
+            if problems
+                .iter()
+                .any(|problem| problem.message.contains("LoadCredential")) =>
+        {
+            format!(
+                "start the service, and try again with sudo: what it is given is in {CREDENTIALS}"
+            )
+        }
+        _ => "chaskid.example.toml explains every key".to_owned(),
+    }
+}
+
 /// The file, and the files it names.
 fn configuration(args: &Args, config: &Config, checks: &mut Vec<Check>) {
     const NAME: &str = "configuration";
@@ -123,5 +148,32 @@ fn configuration(args: &Args, config: &Config, checks: &mut Vec<Check>) {
     }
     if checks.len() == before {
         checks.push(Check::ok(NAME, format!("{file} is valid")));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_has_its_remedy() {
+        let read = |kind: io::ErrorKind| {
+            remedy(&ConfigError::Read {
+                path: "c".into(),
+                source: kind.into(),
+            })
+        };
+        assert!(read(io::ErrorKind::PermissionDenied).contains("sudo"));
+        assert!(read(io::ErrorKind::NotFound).contains("--config"));
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("c.toml");
+        let text = "[model]\nfolder = \"m\"\n[broker]\n\
+            credentials-file = \"$CREDENTIALS_DIRECTORY/broker\"\n";
+        std::fs::write(&file, text).unwrap();
+        let error = Config::read_with(&file, None).unwrap_err();
+        assert!(remedy(&error).contains(CREDENTIALS), "{}", remedy(&error));
+        let config = Config::read_with(&file, Some(folder.path())).unwrap();
+        let credentials = config.broker.credentials_file.unwrap();
+        assert_eq!(credentials, folder.path().join("broker"));
     }
 }

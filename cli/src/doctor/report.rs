@@ -289,11 +289,9 @@ impl Display for Report {
             };
             line("memory", format!("{}{left}", human(bytes)))?;
         }
-        let processor = machine.processor.as_ref();
-        let processor = processor
-            .map(|name| format!(" ({name})"))
-            .unwrap_or_default();
-        line("cores", format!("{}{processor}", machine.cores.len()))?;
+        let cores = several(machine.cores.len(), "core");
+        let name = machine.processor.as_ref().map(|name| format!(", {name}"));
+        line("processor", cores + &name.unwrap_or_default())?;
         line("kernels", machine.kernels.join(", "))?;
         for setting in &self.settings {
             let from = match setting.from {
@@ -336,10 +334,6 @@ impl Display for Report {
                 writeln!(f, "{:<23} {}", "", indented(remedy))?;
             }
         }
-        let several = |n: usize, what: &str| match n {
-            1 => format!("1 {what}"),
-            n => format!("{n} {what}s"),
-        };
         let (problems, warnings) = (self.problems, self.warnings);
         writeln!(
             f,
@@ -353,4 +347,11 @@ impl Display for Report {
 /// Lines after the first begin where it does.
 fn indented(text: &str) -> String {
     text.trim_end().replace('\n', &format!("\n{:24}", ""))
+}
+
+fn several(n: usize, what: &str) -> String {
+    match n {
+        1 => format!("1 {what}"),
+        n => format!("{n} {what}s"),
+    }
 }

@@ -54,13 +54,19 @@ fn list(problems: &[Problem]) -> String {
 impl Config {
     /// Reads and checks a file. Relative paths in it start at its own folder.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let credentials = env::var_os(&CREDENTIALS_DIRECTORY[1..]).map(PathBuf::from);
+        Self::read_with(path, credentials.as_deref())
+    }
+
+    /// Like [`Self::read`]; `credentials` is the folder that systemd made for the service,
+    /// for those who are not that service.
+    pub fn read_with(path: &Path, credentials: Option<&Path>) -> Result<Self, ConfigError> {
         let mut config = Self::parse(&read_text(path)?).map_err(|message| ConfigError::Parse {
             path: path.to_owned(),
             message,
         })?;
-        let credentials = env::var_os(&CREDENTIALS_DIRECTORY[1..]).map(PathBuf::from);
         let folder = path.parent().unwrap_or(Path::new(""));
-        let mut problems = config.resolve_paths(folder, credentials.as_deref());
+        let mut problems = config.resolve_paths(folder, credentials);
         config
             .delivery
             .settle(env::var_os("STATE_DIRECTORY").as_deref());
