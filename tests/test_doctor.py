@@ -1,6 +1,7 @@
 """`chaski doctor`: on every board, at a real broker, and with all that may be wrong."""
 
 import json
+import os
 import tomllib
 from pathlib import Path
 
@@ -23,6 +24,8 @@ class Doctor:
     def __init__(self, run, chaski, folder: Path):
         self.run, self.chaski = run, chaski
         self.config = folder / "chaski.toml"
+        self.environment: dict[str, str] = {}
+        """Added to ours."""
 
     def configure(self, text: str) -> None:
         self.config.write_text(text)
@@ -39,8 +42,9 @@ class Doctor:
 
     def text(self, *arguments):
         result = self.run(
-            self.chaski, "doctor", "--config", self.config, *arguments, check=False, timeout=60
-        )
+            self.chaski, "doctor", "--config", self.config, *arguments,
+            check=False, timeout=60, env=self.environment,
+        )  # fmt: skip
         assert result.returncode in (0, 1), result.stderr
         assert result.stderr == ""
         assert PASSWORD not in result.stdout
@@ -354,3 +358,29 @@ def test_this_machine(node):
     assert "scalar" in report["machine"]["kernels"]
     unknown = node(model='backend = "abacus"')()
     assert_is(unknown, "kernels", "problem", "abacus", "scalar")
+
+
+def test_the_service(node, tmp_path):
+    """A systemctl of our own stands in for a machine with systemd."""
+    doctor = node()
+    program = tmp_path / "bin" / "systemctl"
+    program.parent.mkdir()
+    doctor.environment["PATH"] = f"{program.parent}:{os.environ['PATH']}"
+
+    def report(script: str) -> dict:
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        return doctor()
+
+    def state(active: str, restarts: int = 0) -> str:
+        lines = f"LoadState=loaded\nActiveState={active}\nSubState=x\nResult=r\nNRestarts={restarts}"
+        return f"cat <<END\n{lines}\nEND"
+
+    assert_is(report(state("active")), "service", "ok", "chaskid.service")
+    assert_is(report(state("active", 9)), "service", "warning", "9 times", "journalctl")
+    assert_is(report(state("inactive")), "service", "warning", "systemctl enable --now")
+    assert_is(report(state("failed")), "service", "problem", "journalctl")
+    assert_is(report("echo LoadState=not-found"), "service", "ok", "not installed")
+    # As without systemd.
+    absent = report("echo not booted with systemd >&2; exit 1")
+    assert "service" not in [check["name"] for check in absent["checks"]]
