@@ -9,6 +9,7 @@
 mod answers_file;
 pub mod channel;
 pub mod config;
+mod govern;
 pub mod inference;
 pub mod mqtt;
 mod presence;

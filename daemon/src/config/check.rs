@@ -41,6 +41,8 @@ impl Config {
         self.stream.check(&mut found);
         self.control.check(&mut found);
         self.metrics.check(&mut found);
+        self.heat.check(&mut found);
+        self.memory.check(&mut found);
         self.home_assistant.check(&mut found);
         found.0
     }
@@ -118,6 +120,11 @@ impl Config {
         }
         if let Some(threads) = model.threads {
             found.range("model.threads", threads, 1, MAX_THREADS);
+        }
+        if let Some(decode) = model.decode_threads {
+            // How many there are without a word about it is the engine's to say.
+            let most = model.threads.unwrap_or(MAX_THREADS);
+            found.range("model.decode-threads", decode, 1, most);
         }
         // Which of them there are is the engine's to say, when it loads.
         if let Some(cores) = &model.cores {
@@ -272,6 +279,15 @@ mod tests {
         assert_eq!(keys(&config), [""; 0]);
         config.node.group = Some(config.node.name.clone());
         assert_eq!(keys(&config), ["node.group"]);
+    }
+
+    #[test]
+    fn those_who_decode_are_some_of_the_threads() {
+        let mut config = Config::for_model("m");
+        config.model.decode_threads = Some(3);
+        assert_eq!(keys(&config), [""; 0]);
+        config.model.threads = Some(2);
+        assert_eq!(keys(&config), ["model.decode-threads"]);
     }
 
     #[test]

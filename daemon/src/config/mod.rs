@@ -7,8 +7,10 @@ mod check;
 mod control;
 mod credentials;
 mod delivery;
+pub(crate) mod heat;
 mod home_assistant;
 mod limits;
+mod memory;
 mod metrics;
 mod read;
 mod reload;
@@ -23,8 +25,10 @@ use serde::Deserialize;
 pub use check::Problem;
 pub use control::Control;
 pub use delivery::Delivery;
+pub use heat::Heat;
 pub use home_assistant::HomeAssistant;
 pub use limits::Limits;
+pub use memory::Memory;
 pub use metrics::Metrics;
 pub use read::ConfigError;
 pub(crate) use read::read_bytes;
@@ -63,6 +67,12 @@ pub struct Config {
     /// What it tells of itself now and then.
     #[serde(default)]
     pub metrics: Metrics,
+    /// What it does against heat.
+    #[serde(default)]
+    pub heat: Heat,
+    /// How much memory it may take.
+    #[serde(default)]
+    pub memory: Memory,
     /// How Home Assistant comes to know of it.
     #[serde(default)]
     pub home_assistant: HomeAssistant,
@@ -138,6 +148,9 @@ pub struct Model {
     /// Threads that compute; `None`: one for each of `cores`, or the engine's default.
     #[serde(default)]
     pub threads: Option<usize>,
+    /// How many of them decode; `None`: all.
+    #[serde(default)]
+    pub decode_threads: Option<usize>,
     /// Cores they are pinned to; `None`: none.
     #[serde(default)]
     pub cores: Option<Vec<usize>>,
@@ -255,6 +268,7 @@ impl Model {
             load: Load::default(),
             context_length: None,
             threads: None,
+            decode_threads: None,
             cores: None,
             backend: None,
             activations: Activations::default(),
@@ -278,6 +292,8 @@ impl Config {
             stream: Stream::default(),
             control: Control::default(),
             metrics: Metrics::default(),
+            heat: Heat::default(),
+            memory: Memory::default(),
             home_assistant: HomeAssistant::default(),
             log: Log::default(),
         }

@@ -5,18 +5,34 @@ use std::path::{Path, PathBuf};
 
 use chaski_engine::{
     Backend, ChatInput, EngineError, GenerateOptions, KvFormat, LoadOptions, Manifest, Model,
-    Piece, Precision, Session, Sink,
+    Piece, Precision, Session, Sink, Threads,
 };
 use serde_json::{Value, json};
+use tracing::{info, warn};
 
-use super::{Completed, Description, Generator, Job, LoadError, Loader, Models, Prompt};
+use super::{
+    Completed, Description, Generator, Job, LoadError, Loader, Models, Prompt, ThreadSetter,
+};
 use crate::config;
+use crate::config::Config;
+use crate::govern::{Budget, Fit, human};
 use crate::refusal::Refusal;
 use crate::wire::{ErrorCode, LoadedInfo, ModelInfo};
 
 /// Models by `chaski-engine`.
-#[derive(Clone, Copy, Debug)]
-pub struct Engine;
+#[derive(Clone, Debug)]
+pub struct Engine {
+    budget: Budget,
+}
+
+impl Engine {
+    /// As the configuration has it.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            budget: Budget::new(config),
+        }
+    }
+}
 
 impl Models for Engine {
     fn look(&self, settings: &config::Model) -> Result<ModelInfo, LoadError> {
@@ -28,12 +44,16 @@ impl Models for Engine {
         let folder = settings.folder.clone();
         let options = load_options(settings);
         let prompt_lookup = settings.prompt_lookup;
+        let budget = self.budget.clone();
         Box::new(move || {
+            // Here, where the model before is gone.
+            let options = fitting(&folder, &budget, options?)?;
             // The thread's core is pinned with those of the others.
-            let model = Model::load(&folder, &options?)?;
+            let model = Model::load(&folder, &options)?;
             let session = model.session()?;
             Ok(Box::new(EngineGenerator {
                 folder,
+                threads: model.threads_in_use(),
                 model,
                 session,
                 prompt_lookup,
@@ -42,9 +62,33 @@ impl Models for Engine {
     }
 }
 
+/// The options by which the model fits into memory.
+fn fitting(folder: &Path, budget: &Budget, options: LoadOptions) -> Result<LoadOptions, LoadError> {
+    let manifest = Model::look(folder)?;
+    let Fit {
+        options,
+        needed,
+        instead_of,
+    } = budget.fit(&manifest, options)?;
+    info!(
+        weights = human(needed.weights),
+        kv_cache = human(needed.kv_cache),
+        all_else = human(needed.scratch),
+        "memory that the model takes at most"
+    );
+    if let (Some(wanted), Some(context_length)) = (instead_of, options.context_length) {
+        warn!(
+            context_length,
+            "there is no memory for a context of {wanted}: this is the longest that fits"
+        );
+    }
+    Ok(options)
+}
+
 fn load_options(settings: &config::Model) -> Result<LoadOptions, EngineError> {
     Ok(LoadOptions {
         threads: settings.threads,
+        decode_threads: settings.decode_threads,
         cores: settings.cores.clone(),
         context_length: settings.context_length,
         prefill_chunk: settings.prefill_chunk,
@@ -78,6 +122,8 @@ struct EngineGenerator {
     model: Model,
     session: Session,
     prompt_lookup: usize,
+    /// That compute when nothing is held back.
+    threads: Threads,
 }
 
 impl Generator for EngineGenerator {
@@ -115,6 +161,22 @@ impl Generator for EngineGenerator {
             prompt_tokens: prompt.len(),
             generated,
         })
+    }
+
+    fn thread_setter(&self) -> ThreadSetter {
+        let (model, all) = (self.model.clone(), self.threads);
+        Box::new(move |effort| {
+            model.set_threads(effort.of(all));
+            model.threads_in_use()
+        })
+    }
+
+    fn release(&mut self) {
+        // A new KV cache takes no memory until it is written to; the old one's goes back.
+        match self.model.session() {
+            Ok(session) => self.session = session,
+            Err(e) => warn!(%e, "the KV cache is kept"),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The inference thread: one job at a time, apart from the async side.
 
+mod brake;
 mod chunks;
 mod engine;
 mod job;
@@ -8,8 +9,9 @@ mod thread;
 use std::error::Error;
 use std::ops::ControlFlow;
 
-use chaski_engine::Generated;
+use chaski_engine::{Generated, Threads};
 
+pub use brake::{Effort, ThreadSetter};
 pub use engine::Engine;
 pub use job::{Cancel, Chunking, Job, Prompt, SamplingOverrides};
 pub use thread::{Event, Finished, Inference};
@@ -33,6 +35,17 @@ pub trait Generator {
         job: &Job,
         emit: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Completed, Refusal>;
+
+    /// Sets how many threads compute, also while it generates.
+    fn thread_setter(&self) -> ThreadSetter {
+        Box::new(|_| Threads {
+            prefill: 1,
+            decode: 1,
+        })
+    }
+
+    /// Gives back memory that the next job may do without.
+    fn release(&mut self) {}
 }
 
 /// Where models come from; the tests have another.

@@ -1,7 +1,6 @@
 //! What a node says about itself: retained, for whoever comes later, and now and then.
 
 mod home_assistant;
-mod machine;
 
 use std::time::Instant;
 
@@ -9,17 +8,17 @@ use bytes::Bytes;
 use tracing::warn;
 
 use crate::config::Config;
+use crate::govern::Machine;
 use crate::inference::Description;
 use crate::mqtt::{ContentType, Message, Request};
 use crate::service::Service;
 use crate::wire::{
     Event, EventMessage, Info, LimitsInfo, Metrics, ModelInfo, QueueMetrics, STATUS_DRAINING,
-    STATUS_OFFLINE, STATUS_ONLINE, ThrottlingMetrics, Topics, TopicsInfo, chat_request_schema,
-    to_json,
+    STATUS_OFFLINE, STATUS_ONLINE, StrainMetrics, ThrottlingMetrics, Topics, TopicsInfo,
+    chat_request_schema, to_json,
 };
 use home_assistant::HomeAssistant;
 pub(crate) use home_assistant::birth_topic;
-use machine::Machine;
 
 /// What is known of this node.
 #[derive(Debug)]
@@ -53,7 +52,7 @@ impl Presence {
             draining: false,
             schema: to_json(&chat_request_schema()).into(),
             home_assistant: HomeAssistant::new(config),
-            machine: Machine::new(&config.metrics.system_root),
+            machine: Machine::new(config),
             started: Instant::now(),
             throttling: None,
         }
@@ -76,7 +75,7 @@ impl Presence {
         self.info.capabilities = capabilities(config);
         self.info.topics = Some(topics(config));
         self.home_assistant = HomeAssistant::new(config);
-        self.machine = Machine::new(&config.metrics.system_root);
+        self.machine = Machine::new(config);
     }
 
     /// Whether the node takes nothing new; true if that is news.
@@ -117,7 +116,7 @@ impl Presence {
     }
 
     /// The figures of this moment.
-    pub(crate) fn metrics(&mut self, service: &Service) -> Message {
+    pub(crate) fn metrics(&mut self, service: &Service, strain: StrainMetrics) -> Message {
         let figures = service.figures();
         let metrics = Metrics {
             node: self.info.node.clone(),
@@ -133,6 +132,7 @@ impl Presence {
             memory: self.machine.memory(),
             temperature_celsius: self.machine.temperature(),
             throttling: self.look_at_throttling(),
+            strain,
         };
         passing(self.topics.metrics(), to_json(&metrics))
     }

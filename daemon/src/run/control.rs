@@ -76,6 +76,7 @@ impl Daemon {
         let restart = self.config.take_over(config);
         self.service.configure(&self.config);
         self.presence.configure(&self.config);
+        self.configure_governor();
         self.pace.set(self.config.metrics.interval());
         self.publish_presence();
         if restart.is_empty() {

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use crate::channel::SendError;
 use crate::config::Model;
-use crate::inference::{Event, Inference, Job, LoadError, Models};
-use crate::wire::ModelInfo;
+use crate::inference::{Effort, Event, Inference, Job, LoadError, Models};
+use crate::wire::{ModelInfo, ThreadMetrics};
 
 use super::DaemonError;
 
@@ -15,6 +15,7 @@ pub(super) struct Host {
     settings: Model,
     inference: Option<Inference>,
     ready: bool,
+    effort: Effort,
 }
 
 impl Host {
@@ -25,6 +26,7 @@ impl Host {
             settings,
             inference: None,
             ready: false,
+            effort: Effort::default(),
         }
     }
 
@@ -50,6 +52,7 @@ impl Host {
         let loader = self.models.loader(&self.settings);
         let before = self.inference.take();
         let inference = Inference::start_after(before, loader).map_err(DaemonError::Thread)?;
+        inference.set_effort(self.effort);
         self.inference = Some(inference);
         Ok(())
     }
@@ -86,6 +89,31 @@ impl Host {
             .as_ref()
             .filter(|_| self.ready)
             .map(Inference::pulse)
+    }
+
+    /// How hard the thread may work, and those that come after it.
+    pub(super) fn set_effort(&mut self, effort: Effort) {
+        self.effort = effort;
+        if let Some(inference) = &self.inference {
+            inference.set_effort(effort);
+        }
+    }
+
+    /// Has the thread give back memory.
+    pub(super) fn release(&self) {
+        if let Some(inference) = self.inference.as_ref().filter(|_| self.ready) {
+            inference.release();
+        }
+    }
+
+    /// Threads that compute; `None` before the model is loaded.
+    pub(super) fn threads(&self) -> Option<ThreadMetrics> {
+        let inference = self.inference.as_ref().filter(|_| self.ready)?;
+        let threads = inference.threads()?;
+        Some(ThreadMetrics {
+            prefill: threads.prefill,
+            decode: threads.decode,
+        })
     }
 
     /// What comes of the thread; for ever nothing where there is none.

@@ -2,6 +2,7 @@
 
 mod control;
 mod error;
+mod govern;
 mod host;
 mod link_settings;
 mod report;
@@ -20,6 +21,7 @@ pub use error::DaemonError;
 use crate::answers_file::AnswersFile;
 use crate::channel::SendError;
 use crate::config::{Config, Load};
+use crate::govern::Governor;
 use crate::inference::{Engine, Event, Models};
 use crate::mqtt::{Delivered, Link, LinkEvent, Request};
 use crate::presence::Presence;
@@ -42,7 +44,8 @@ pub async fn run(
     reload: Option<Reload>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), DaemonError> {
-    run_with(config, Box::new(Engine), reload, shutdown).await
+    let engine = Engine::new(&config);
+    run_with(config, Box::new(engine), reload, shutdown).await
 }
 
 /// Like [`run()`], with models from elsewhere.
@@ -60,6 +63,7 @@ pub async fn run_with(
     let mut presence = Presence::new(&config, model);
     let answers = AnswersFile::take_up(&config.delivery, &mut service)?;
     let mut systemd = Systemd::new();
+    let governor = Governor::new(&config, Instant::now());
     if config.model.load == Load::Start {
         systemd.status("loading the model".to_owned());
         info!(folder = %config.model.folder.display(), "loading the model");
@@ -90,6 +94,8 @@ pub async fn run_with(
         switch: None,
         answers,
         systemd,
+        governor,
+        takes_shared: true,
     };
     daemon.tell_status();
     let served = daemon.serve(shutdown.as_mut()).await;
@@ -113,6 +119,9 @@ struct Daemon {
     pace: Pace,
     answers: Option<AnswersFile>,
     systemd: Systemd,
+    governor: Governor,
+    /// Whether it takes questions of its group.
+    takes_shared: bool,
 }
 
 impl Daemon {
@@ -123,6 +132,7 @@ impl Daemon {
     ) -> Result<(), DaemonError> {
         loop {
             self.step()?;
+            let govern_due = self.govern_due();
             tokio::select! {
                 event = self.link.next_event() => self.on_link_event(event)?,
                 // A job that is to end is heard even if its text finds no room: it may be
@@ -144,6 +154,7 @@ impl Daemon {
                 }
                 () = wait_until(self.pace.due()) => self.report(),
                 () = wait_until(self.systemd.due()) => self.give_sign(),
+                () = wait_until(govern_due) => self.govern(),
                 () = &mut shutdown => return Ok(()),
             }
         }
@@ -173,8 +184,13 @@ impl Daemon {
             }
         }
         if self.presence.set_draining(self.service.is_draining()) {
-            self.link.pause_shared(self.service.is_draining());
             self.publish_presence();
+        }
+        // What it would refuse, others of the group may answer.
+        let takes_shared = !self.service.is_draining() && !self.service.is_refusing();
+        if takes_shared != self.takes_shared {
+            self.takes_shared = takes_shared;
+            self.link.pause_shared(!takes_shared);
         }
         self.tell_events();
         self.link.pump();

@@ -16,6 +16,7 @@ mod metrics;
 mod reply;
 mod request;
 mod schema;
+mod strain;
 mod topics;
 
 pub use cancel::{CancelReply, CancelRequest};
@@ -32,6 +33,7 @@ pub use reply::{
 };
 pub use request::{ChatRequest, Message, Priority, Stop, StreamOptions};
 pub use schema::chat_request_schema;
+pub use strain::{HeatLevel, MemoryLevel, StrainMetrics, ThreadMetrics};
 pub use topics::{TopicError, Topics, check_id, check_node_name, check_response_topic};
 
 /// A message as JSON.

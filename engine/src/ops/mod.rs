@@ -36,7 +36,7 @@ use tract_onnx::tract_core::internal::*;
 
 pub(crate) use activations::Form;
 pub(crate) use attention::Attention;
-pub(crate) use attention::AttentionState;
+pub(crate) use attention::{AttentionState, SPLIT_POSITIONS};
 pub(crate) use attributes::{COS, QUANTS, SCALES, SIN, ZERO_POINTS};
 pub(crate) use encode::Encode;
 pub(crate) use gated::Gated;
@@ -46,7 +46,7 @@ pub(crate) use matmul::MatMul;
 pub(crate) use norm::Norm;
 pub(crate) use pool::Pool;
 pub(crate) use route::route;
-pub(crate) use runtime::Runtime;
+pub(crate) use runtime::{Runtime, Widths};
 pub(crate) use scratch::prepare as prepare_thread;
 
 /// Registers the parsers of our operators, in place of tract's.

@@ -1,0 +1,147 @@
+//! Whether a model fits the memory that the node may take, before it is loaded.
+
+use std::fmt::Write as _;
+
+use chaski_engine::{KvFormat, LoadOptions, Manifest, MemoryNeeded, Model};
+
+use super::readings::MemoryThere;
+use crate::config;
+
+const MIB: u64 = 1 << 20;
+/// Left to others where the configuration does not say: this share of the machine's,
+const RESERVED_SHARE: u64 = 16;
+/// but not less, as a small system needs as much,
+const LEAST_RESERVE: u64 = 48 * MIB;
+/// nor more.
+const MOST_RESERVE: u64 = 512 * MIB;
+/// Contexts that are proposed are multiples of this.
+const CONTEXT_STEP: usize = 128;
+/// A shorter one than this is of no use as a default.
+const LEAST_CONTEXT: usize = 256;
+
+/// What is left to others, of a machine of this size.
+pub(super) fn reserve(config: &config::Memory, total: u64) -> u64 {
+    match config.reserve_mib {
+        Some(mib) => mib.saturating_mul(MIB),
+        None => (total / RESERVED_SHARE).clamp(LEAST_RESERVE, MOST_RESERVE),
+    }
+}
+
+/// What the node may take; `None` where neither the configuration nor the machine says.
+pub(super) fn budget(config: &config::Memory, there: &MemoryThere) -> Option<u64> {
+    let own = match config.budget_mib {
+        Some(mib) => Some(mib.saturating_mul(MIB)),
+        None => there.total.map(|total| {
+            let available = there
+                .available
+                .map_or(total, |a| a.saturating_add(there.own));
+            available.min(total).saturating_sub(reserve(config, total))
+        }),
+    };
+    own.into_iter().chain(there.cgroup).min()
+}
+
+/// What [`fit`] has found.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Fit {
+    /// With the context length that fits, where the configuration does not say.
+    pub(crate) options: LoadOptions,
+    pub(crate) needed: MemoryNeeded,
+    /// The context length in place of this one, which would not have fit.
+    pub(crate) instead_of: Option<usize>,
+}
+
+/// Finds the options by which a model fits a budget: those that are given or, without a
+/// context length, with the longest default that fits. An error says what would fit.
+pub(super) fn fit(manifest: &Manifest, options: LoadOptions, budget: u64) -> Result<Fit, String> {
+    let needed = Model::memory_needed(manifest, &options);
+    if needed.total() <= budget {
+        return Ok(Fit {
+            options,
+            needed,
+            instead_of: None,
+        });
+    }
+    let of = |context: usize, kv_cache: KvFormat| {
+        let options = LoadOptions {
+            context_length: Some(context),
+            kv_cache,
+            ..options.clone()
+        };
+        (Model::memory_needed(manifest, &options), options)
+    };
+    let wanted = wanted_context(manifest, &options);
+    let longest = longest(wanted, |context| {
+        of(context, options.kv_cache).0.total() <= budget
+    });
+    if let (None, Some(context)) = (options.context_length, longest) {
+        let (needed, options) = of(context, options.kv_cache);
+        return Ok(Fit {
+            options,
+            needed,
+            instead_of: Some(wanted),
+        });
+    }
+    let mut ways = Vec::new();
+    ways.extend(longest.map(|context| format!("context-length = {context} would fit")));
+    if options.kv_cache != KvFormat::Int8 && of(wanted, KvFormat::Int8).0.total() <= budget {
+        ways.push("kv-cache = \"int8\" would fit".to_owned());
+    }
+    let others = needed.kv_cache.saturating_add(needed.scratch);
+    match budget.saturating_sub(others) {
+        0 => {}
+        weights => ways.push(format!("a model of at most {} would fit", human(weights))),
+    }
+    let mut message = format!(
+        "context-length = {wanted} needs {} (weights {}, KV cache {}, all else {}), the memory budget is {}",
+        human(needed.total()),
+        human(needed.weights),
+        human(needed.kv_cache),
+        human(needed.scratch),
+        human(budget)
+    );
+    // Writing to a string cannot fail.
+    let _ = match ways.is_empty() {
+        true => write!(
+            message,
+            ": no model fits; give it more by budget-mib or reserve-mib in [memory]"
+        ),
+        false => write!(message, ": {}", ways.join(", or ")),
+    };
+    Err(message)
+}
+
+fn wanted_context(manifest: &Manifest, options: &LoadOptions) -> usize {
+    let most = manifest.architecture.context_length;
+    let default = LoadOptions::DEFAULT_CONTEXT.min(most);
+    options.context_length.unwrap_or(default).min(most)
+}
+
+/// The longest context shorter than `wanted` that fits, if one that is of use does.
+fn longest(wanted: usize, fits: impl Fn(usize) -> bool) -> Option<usize> {
+    let steps = wanted.saturating_sub(1) / CONTEXT_STEP;
+    let least = LEAST_CONTEXT / CONTEXT_STEP;
+    // A longer context never needs less: those that fit come first.
+    let (mut fit, mut beyond) = (least.saturating_sub(1), steps + 1);
+    while fit + 1 < beyond {
+        let middle = usize::midpoint(fit, beyond);
+        match fits(middle * CONTEXT_STEP) {
+            true => fit = middle,
+            false => beyond = middle,
+        }
+    }
+    (fit >= least).then_some(fit * CONTEXT_STEP)
+}
+
+/// Bytes for people: `1.9 GiB`, `112 MiB`.
+pub(crate) fn human(bytes: u64) -> String {
+    let mib = bytes as f64 / MIB as f64;
+    match mib {
+        mib if mib >= 1000.0 => format!("{:.1} GiB", mib / 1024.0),
+        mib if mib >= 10.0 => format!("{mib:.0} MiB"),
+        mib => format!("{mib:.1} MiB"),
+    }
+}
+
+#[cfg(test)]
+mod tests;
