@@ -1,7 +1,5 @@
 //! Whether a model fits the memory that the node may take, before it is loaded.
 
-use std::fmt::Write as _;
-
 use chaski_engine::{KvFormat, LoadOptions, Manifest, MemoryNeeded, Model};
 
 use super::readings::MemoryThere;
@@ -82,33 +80,40 @@ pub(super) fn fit(manifest: &Manifest, options: LoadOptions, budget: u64) -> Res
             instead_of: Some(wanted),
         });
     }
+    // Without a word about it the shortest context of use was tried as well.
+    let least = LEAST_CONTEXT.min(wanted);
+    let tried = options.context_length.map_or(least, |_| wanted);
+    let needed = of(tried, options.kv_cache).0;
     let mut ways = Vec::new();
     ways.extend(longest.map(|context| format!("context-length = {context} would fit")));
-    if options.kv_cache != KvFormat::Int8 && of(wanted, KvFormat::Int8).0.total() <= budget {
+    if options.kv_cache != KvFormat::Int8 && of(tried, KvFormat::Int8).0.total() <= budget {
         ways.push("kv-cache = \"int8\" would fit".to_owned());
     }
-    let others = needed.kv_cache.saturating_add(needed.scratch);
-    match budget.saturating_sub(others) {
-        0 => {}
-        weights => ways.push(format!("a model of at most {} would fit", human(weights))),
+    let room = |needed: MemoryNeeded| {
+        let others = needed.kv_cache.saturating_add(needed.scratch);
+        Some(budget.saturating_sub(others)).filter(|&room| room >= MIB)
+    };
+    if let Some(room) = room(needed) {
+        ways.push(format!("a model of at most {} would fit", human(room)));
+    } else if let Some(room) = room(of(least, options.kv_cache).0) {
+        let room = human(room);
+        ways.push(format!(
+            "a model of at most {room} with context-length = {least} would fit"
+        ));
     }
-    let mut message = format!(
-        "context-length = {wanted} needs {} (weights {}, KV cache {}, all else {}), the memory budget is {}",
+    let ways = match ways.is_empty() {
+        true => "no model fits; give it more by budget-mib or reserve-mib in [memory]".to_owned(),
+        false => ways.join(", or "),
+    };
+    Err(format!(
+        "context-length = {tried} needs {} (weights {}, KV cache {}, all else {}), the memory \
+         budget is {}: {ways}",
         human(needed.total()),
         human(needed.weights),
         human(needed.kv_cache),
         human(needed.scratch),
         human(budget)
-    );
-    // Writing to a string cannot fail.
-    let _ = match ways.is_empty() {
-        true => write!(
-            message,
-            ": no model fits; give it more by budget-mib or reserve-mib in [memory]"
-        ),
-        false => write!(message, ": {}", ways.join(", or ")),
-    };
-    Err(message)
+    ))
 }
 
 fn wanted_context(manifest: &Manifest, options: &LoadOptions) -> usize {

@@ -62,7 +62,10 @@ pub(crate) struct Governor {
     /// `None`: switched off.
     heat: Option<Heat>,
     memory: Option<Pressure>,
+    /// When it last looked,
     looked: Instant,
+    /// unless it is to look at once.
+    at_once: bool,
 }
 
 impl Governor {
@@ -83,6 +86,7 @@ impl Governor {
             heat: None,
             memory,
             looked: now,
+            at_once: true,
         };
         governor.configure(config);
         governor
@@ -91,6 +95,7 @@ impl Governor {
     /// Takes over `[heat]`. `[memory]` needs a restart.
     pub(crate) fn configure(&mut self, config: &Config) {
         self.machine = Machine::new(config);
+        self.at_once = true;
         if !config.heat.control {
             self.heat = None;
             return;
@@ -118,6 +123,7 @@ impl Governor {
         let strained = self.heat_level() > HeatLevel::Normal;
         let strained = strained || self.memory_level() > MemoryLevel::Normal;
         let interval = match computing || strained {
+            _ if self.at_once => Duration::ZERO,
             true => SOON,
             false => IDLE,
         };
@@ -127,6 +133,7 @@ impl Governor {
     /// Looks; what has changed.
     pub(crate) fn look(&mut self, now: Instant) -> Vec<Event> {
         self.looked = now;
+        self.at_once = false;
         let mut events = Vec::new();
         if let Some(heat) = &mut self.heat {
             let reading = self.machine.heat();

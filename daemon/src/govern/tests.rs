@@ -25,10 +25,11 @@ fn heat_is_answered_with_less_effort() {
     let (fake, config) = fake();
     let start = Instant::now();
     let mut governor = Governor::new(&config, start);
-    let idle = governor.due(false);
-    assert_eq!(idle, Some(start + IDLE));
-    assert_eq!(governor.due(true), Some(start + SOON));
+    // It may have been hot before we came.
+    assert_eq!(governor.due(false), Some(start));
     assert_eq!(governor.look(start), []);
+    assert_eq!(governor.due(false), Some(start + IDLE));
+    assert_eq!(governor.due(true), Some(start + SOON));
     assert_eq!(governor.effort(), Effort::default());
     assert_eq!(governor.strain(start), Strain::default());
     assert_eq!(governor.status(), None);

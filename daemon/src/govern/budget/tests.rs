@@ -135,8 +135,15 @@ fn what_does_not_fit_says_what_would() {
     // Not even the shortest context.
     let error = refused(None, mib(400));
     assert!(!error.contains("would fit, or"), "{error}");
+    assert!(error.contains("context-length = 256 needs"), "{error}");
     assert!(error.contains("a model of at most "), "{error}");
     assert!(!error.contains("int8"), "{error}");
+    // With the context that is wanted there is no room for any model.
+    let error = refused(Some(100_000), mib(400));
+    assert!(
+        error.contains(" with context-length = 256 would fit"),
+        "{error}"
+    );
     let error = refused(None, mib(20));
     assert!(
         error.contains("no model fits") && error.contains("[memory]"),
