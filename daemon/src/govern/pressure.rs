@@ -20,6 +20,10 @@ const HELD: f64 = 0.5;
 /// or until this many times the memory is available.
 const RELIEF: u64 = 5;
 const RELIEF_OF: u64 = 4;
+/// Beyond the budget by this share and by so much something must have grown: what is
+/// resident has pages of the program in it that the estimate does not count.
+const OVER_SHARE: u64 = 8;
+const OVER: u64 = 32 << 20;
 /// To ask again after, at least and for what cannot be told.
 const LEAST_WAIT: Duration = Duration::from_secs(10);
 const USUAL_WAIT: Duration = Duration::from_secs(30);
@@ -85,7 +89,10 @@ impl Limits {
             let limit = limit.map(|limit| limit.saturating_mul(available.0) / available.1);
             matches!((reading.available, limit), (Some(left), Some(limit)) if left < limit)
         };
-        let over = matches!((reading.resident, self.budget), (Some(own), Some(most)) if own > most);
+        let most = self
+            .budget
+            .map(|budget| budget.saturating_add(budget / OVER_SHARE + OVER));
+        let over = matches!((reading.resident, most), (Some(own), Some(most)) if own > most);
         let half = self.reserve.map(|reserve| reserve / 2);
         if above(reading.some, REFUSE_SOME) || above(reading.full, REFUSE_FULL) || short_of(half) {
             MemoryLevel::Refusing
@@ -181,14 +188,14 @@ mod tests {
     }
 
     #[test]
-    fn beyond_its_budget_it_keeps_less() {
+    fn far_beyond_its_budget_it_keeps_less() {
         let mut machine = Machine::new();
         let own = |mib: u64| MemoryReading {
             resident: Some(mib * MIB),
             ..available(400)
         };
-        assert_eq!(machine.after(own(500), 60), MemoryLevel::Normal);
-        assert_eq!(machine.after(own(501), 60), MemoryLevel::Tight);
+        assert_eq!(machine.after(own(594), 60), MemoryLevel::Normal);
+        assert_eq!(machine.after(own(595), 60), MemoryLevel::Tight);
         assert_eq!(machine.after(own(450), 22), MemoryLevel::Normal);
     }
 
