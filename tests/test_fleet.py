@@ -76,10 +76,11 @@ def test_a_node_that_is_too_hot_leaves_the_questions_to_the_other(fleet, chaskid
     )  # fmt: skip
     with Client(port) as me, Client(port) as listener:
         me.subscribe("me")
-        listener.subscribe("chaski/bob/event")
+        listener.subscribe("chaski/bob/metrics")
+        # Hot before it comes: it does not even join.
         fake.heat(90)
         nodes["bob"] = hot.start()
-        assert listener.next_json()["level"] == "refusing"
+        assert listener.next_json()["strain"]["heat"] == "refusing"
         # It has told the broker once it answers, on a topic of its own, that it does not.
         me.publish("chaski/bob/ask", "Hello?", "me")
         assert user_property(me.next(), "error") == "overheated"
@@ -87,7 +88,7 @@ def test_a_node_that_is_too_hot_leaves_the_questions_to_the_other(fleet, chaskid
             ask(me, f"q{number}")
         assert [me.next_json()["node"] for _ in range(6)] == ["ann"] * 6
         fake.heat(40)
-        while listener.next_json().get("level") != "normal":
+        while listener.next_json()["strain"]["heat"] != "normal":
             pass
         me.publish("chaski/bob/ask", "Hello?", "me")
         assert user_property(me.next(), "error") is None
