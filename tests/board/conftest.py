@@ -1,6 +1,35 @@
-"""Tests that go on from each other end with the first that fails."""
+"""What the boards' tests share; those of one file go on from each other."""
 
 import pytest
+
+from tools.programs import release_program
+
+from board import models, package
+
+FAILED = pytest.StashKey[set]()
+
+
+@pytest.fixture(scope="session")
+def deb():
+    """The package under test."""
+    return package.find()
+
+
+@pytest.fixture(scope="session")
+def good(tmp_path_factory):
+    """The model that is there first."""
+    return _make("llama-a", 6, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def better(tmp_path_factory):
+    """Another one."""
+    return _make("llama-b", 2, tmp_path_factory)
+
+
+def _make(name, layers, tmp_path_factory):
+    programs = release_program("chaski-quantize"), release_program("chaski")
+    return models.make(tmp_path_factory.mktemp("models"), name, layers, *programs)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -9,9 +38,6 @@ def pytest_runtest_makereport(item, call):
     if report.failed and report.when != "teardown":
         item.session.stash.setdefault(FAILED, set()).add(item.path)
     return report
-
-
-FAILED = pytest.StashKey[set]()
 
 
 def pytest_runtest_setup(item):

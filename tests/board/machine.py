@@ -11,7 +11,7 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +37,8 @@ class Board:
     console: str
     device_tree: str | None = None
     """Of those that come with Debian's kernel; by default qemu's own."""
+    words: tuple[str, ...] = ()
+    """More of the kernel's command line."""
 
 
 VIRT = Board(
@@ -55,6 +57,13 @@ RASPI3B = Board(
     network=("-device", "usb-net,netdev=net"),
     console="ttyS1,115200",
     device_tree="bcm2837-rpi-3-b.dtb",
+)
+ZERO_2_W = replace(
+    RASPI3B,
+    device_tree="bcm2837-rpi-zero-2-w.dtb",
+    root="/dev/mmcblk1",
+    # The same processor with half of the memory.
+    words=("mem=512M",),
 )
 
 
@@ -94,7 +103,7 @@ class Machine:
         )
         words = ["root=" + board.root, "rw", "console=" + board.console]
         words += ["panic=-1", "systemd.getty_auto=no", "systemd.show_status=yes"]
-        words += [f"init={init}"] if init else []
+        words += [*board.words, *([f"init={init}"] if init else [])]
         disk = f"file={image.disk},format=raw,cache=unsafe,{board.drive}"
         self._command = [
             qemu, *board.arguments, "-display", "none", "-monitor", "stdio", "-no-user-config",

@@ -3,14 +3,28 @@
 import json
 import re
 import time
+from pathlib import Path
 
 from tools.mqtt_client import Client
 
 from .machine import Machine
-from .models import TOKENS, Question
+from .models import LONG, TOKENS, Model, Question
 
 NAME = "board"
 SERVICE = "chaskid.service"
+STORE = "/var/lib/chaski/models"
+CURRENT = f"{STORE}/current"
+CONFIG = f"""
+[node]
+name = "{NAME}"
+[broker]
+host = "localhost"
+keep-alive = 10
+[model]
+folder = "{CURRENT}"
+[limits]
+max-tokens = {LONG}
+"""
 
 
 def topic(name: str) -> str:
@@ -23,6 +37,39 @@ class Node:
 
     def __init__(self, machine: Machine):
         self.machine = machine
+
+    def install(self, deb: Path) -> None:
+        """Installs the package, and configures it for the tests."""
+        self.machine.put("/root/chaski.deb", deb)
+        self.machine.run("dpkg --install /root/chaski.deb && rm /root/chaski.deb", timeout=600)
+        self.configure(CONFIG)
+
+    def config_file(self) -> str:
+        """The one that the package has."""
+        conffiles = self.machine.says("dpkg-query --show --showformat '${Conffiles}' chaski")
+        (name,) = re.findall(r"/etc/chaski/\S+\.toml", conffiles)
+        return name
+
+    def configure(self, text: str) -> None:
+        """Writes another configuration; nobody is told."""
+        self.machine.put(self.config_file(), text.encode(), 0o640)
+
+    def add_model(self, model: Model) -> None:
+        """Installs a model as a user does."""
+        place = f"/root/{model.name}"
+        self.machine.put_folder(place, model.folder)
+        self.machine.run(f"chaski models install {place} && rm -r {place}", timeout=180)
+        assert self.current() == model.name
+
+    def offer(self, folder: Path) -> None:
+        """Moves a model to where the update of models looks."""
+        self.machine.put_folder(f"{STORE}/.{folder.name}", folder)
+        self.machine.run(f"mv {STORE}/.{folder.name} {STORE}/incoming/{folder.name}")
+        self.machine.wait_until(f"! ls {STORE}/incoming | grep .", timeout=300)
+
+    def current(self) -> str:
+        """The model that the store calls that."""
+        return self.machine.says(f"basename $(readlink -f {CURRENT})")
 
     def property(self, name: str, unit: str = SERVICE) -> str:
         """What systemd says of the service."""
@@ -58,10 +105,11 @@ class Node:
             "journalctl --no-pager --quiet --lines 0 --show-cursor | sed -n 's/^-- cursor: //p'"
         )
 
-    def journal(self, since: str | None = None, unit: str = SERVICE) -> str:
-        """What the service and systemd said of it."""
+    def journal(self, since: str | None = None, unit: str = SERVICE, least: str = "info") -> str:
+        """What the service and systemd said of it, of that priority at least."""
         after = f"--after-cursor '{since}'" if since else "--boot"
-        return self.machine.says(f"journalctl --sync; journalctl --no-pager -u {unit} {after}")
+        script = f"journalctl --sync; journalctl --no-pager -q -u {unit} -p {least} {after}"
+        return self.machine.says(script)
 
     def wait_for_journal(self, pattern: str, since: str, timeout: float = 180) -> str:
         """Waits until it says so."""
@@ -87,9 +135,13 @@ class Node:
             client.subscribe(topic("status"))
             client.wait_for(topic("status"), status, timeout)
 
+    def info(self) -> dict:
+        """What the node says of itself."""
+        return json.loads(self.retained("info"))
+
     def model(self) -> str:
         """The model that the node says to run."""
-        return json.loads(self.retained("info"))["model"]["name"]
+        return self.info()["model"]["name"]
 
     def ask(self, question: Question) -> None:
         """Asks, and compares the answer."""
