@@ -103,6 +103,8 @@ class Machine:
         )
         words = ["root=" + board.root, "rw", "console=" + board.console]
         words += ["panic=-1", "systemd.getty_auto=no", "systemd.show_status=yes"]
+        # An emulated processor is slow, and another one on a busy machine.
+        words += ["systemd.default_timeout_start_sec=600"]
         words += [*board.words, *([f"init={init}"] if init else [])]
         disk = f"file={image.disk},format=raw,cache=unsafe,{board.drive}"
         self._command = [
@@ -200,7 +202,7 @@ class Machine:
             lambda: self._try("true", 10), lambda result: result is not None, timeout, 0.5, "boot"
         )
 
-    def wait_for_boot(self, timeout: float = 400) -> None:
+    def wait_for_boot(self, timeout: float = 900) -> None:
         """Waits until all services are started; that one failed is an error."""
         self.wait_for_shell(timeout)
         state = self.run("systemctl is-system-running --wait", timeout, check=False).output
@@ -208,13 +210,13 @@ class Machine:
             failed = self.run("systemctl --failed --no-legend --plain", check=False).output
             raise AssertionError(f"the guest is {state.strip()}; failed:\n{failed}\n{self.tail()}")
 
-    def reboot(self, timeout: float = 400) -> None:
+    def reboot(self, timeout: float = 900) -> None:
         """Has it restart by itself, and waits until it is up again."""
         before = self._boot()
         self.run("systemctl --no-block reboot")
         self._wait_for_boot_after(before, timeout)
 
-    def cut_power(self, timeout: float = 400) -> None:
+    def cut_power(self, timeout: float = 900) -> None:
         """Switches it off and on; what it has written to the disk by then is there."""
         before = self._boot()
         self._process.stdin.write(b"system_reset\n")

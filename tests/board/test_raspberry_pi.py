@@ -14,7 +14,7 @@ pytestmark = pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     "board, compatible, title, megabytes",
     [
-        (RASPI3B, "raspberrypi,3-model-b", None, 1024),
+        (RASPI3B, "raspberrypi,3-model-b", "Raspberry Pi 3", 1024),
         (ZERO_2_W, "raspberrypi,model-zero-2-w", "Raspberry Pi Zero 2 W", 512),
     ],
     ids=["3b", "zero-2-w"],
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(1800)
 def test_answers(board, compatible, title, megabytes, deb, good, tmp_path):
     with Machine(board, image.ready(), tmp_path) as machine:
         started = time.monotonic()
-        machine.wait_for_boot(600)
+        machine.wait_for_boot()
         print(f"booted in {time.monotonic() - started:.0f} s")
         told = machine.says("tr '\\0' '\\n' </proc/device-tree/compatible").splitlines()
         assert told[0] == compatible
@@ -34,5 +34,5 @@ def test_answers(board, compatible, title, megabytes, deb, good, tmp_path):
         node.add_model(good)
         machine.run(f"systemctl start {SERVICE}", timeout=300)
         node.ask(good.questions[0])
-        if title:
-            assert title in machine.says("chaski doctor || true", timeout=180)
+        # It warns of a broker without account, which is no matter here.
+        assert title in machine.run("chaski doctor", timeout=180, check=False).output
