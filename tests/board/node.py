@@ -111,7 +111,9 @@ class Node:
         script = f"journalctl --sync; journalctl --no-pager -q -u {unit} -p {least} {after}"
         return self.machine.says(script)
 
-    def wait_for_journal(self, pattern: str, since: str, timeout: float = 180) -> str:
+    def wait_for_journal(
+        self, pattern: str, since: str | None = None, timeout: float = 180
+    ) -> str:
         """Waits until it says so."""
         deadline = time.monotonic() + timeout
         while not re.search(pattern, said := self.journal(since)):
