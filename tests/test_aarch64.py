@@ -8,6 +8,7 @@ Under `-cpu cortex-a72` qemu has no dot product instructions and no f16
 arithmetic, as a Raspberry Pi 4; `-cpu max` has all that qemu knows.
 """
 
+import json
 import random
 import shutil
 
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from tools import engine, llama
-from tools.programs import AARCH64, release_program, run
+from tools.programs import AARCH64, CHECKOUT, release_program, run
 from tools.prompts import CHAT, RAW
 
 INT8_TOLERANCE = 0.06
@@ -88,3 +89,17 @@ def test_smollm2_symmetric(chaski, cross_chaski, emulator, smollm2_symmetric_fol
     ids = random.Random(6).choices(range(49152), k=40)
     for split in ("40", "36"):
         assert_near(chaski, cross_chaski, emulator, smollm2_symmetric_folder, ids, "--split", split)
+
+
+def test_doctor(cross_chaski, emulator):
+    """It knows the instructions, and that a machine that says nothing is an ARM."""
+
+    def doctor(root: str) -> dict:
+        arguments = ("doctor", "--config", "no/such.toml", "--root", root, "--json")
+        return json.loads(run(*emulator, cross_chaski, *arguments, check=False).stdout)
+
+    kernels = doctor("/")["machine"]["kernels"]
+    best = {"cortex-a72": "neon", "max": "neon-i8mm"}[emulator[-1]]
+    assert (kernels[0], kernels[-1]) == ("scalar", best)
+    board = doctor(CHECKOUT / "tests/data/boards/hostile-empty")["board"]
+    assert board["profile"] == "generic-arm64"

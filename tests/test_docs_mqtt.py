@@ -303,7 +303,9 @@ def test_the_status(board, shown):
 
 
 @example("info/json/1")
-def test_the_info(board, shown):
+def test_the_info(boards, shown):
+    machine = CHECKOUT / "tests/data/boards/raspberry-pi-4b"
+    board = boards(metrics=f'system-root = "{machine}"')
     with Client(board.broker.port) as client:
         client.subscribe("chaski/board/info")
         assert_like(shown[0], client.next_json())

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tools.board import FakeBoard
 from tools.daemon import Chaskid
 from tools.mqtt_client import Client, user_property
 
@@ -62,3 +63,35 @@ def test_a_node_that_is_killed_loses_no_question(fleet):
             answer = me.next_json()
             texts.setdefault(answer["id"], set()).add(answer["choices"][0]["message"]["content"])
     assert all(len(seen) == 1 for seen in texts.values()), texts
+
+
+def test_a_node_that_is_too_hot_leaves_the_questions_to_the_other(fleet, chaskid, smollm2_folder, tmp_path):
+    port, nodes = fleet
+    nodes["bob"].terminate()
+    fake = FakeBoard(tmp_path / "root")
+    hot = Chaskid(
+        chaskid, tmp_path, smollm2_folder, port, "bob", node='group = "house"',
+        limits="max-tokens = 4", metrics=f'system-root = "{fake.root}"',
+        heat="recover-seconds = 1",
+    )  # fmt: skip
+    with Client(port) as me, Client(port) as listener:
+        me.subscribe("me")
+        listener.subscribe("chaski/bob/metrics")
+        # Hot before it comes: it does not even join.
+        fake.heat(90)
+        nodes["bob"] = hot.start()
+        assert listener.next_json()["strain"]["heat"] == "refusing"
+        # It has told the broker once it answers, on a topic of its own, that it does not.
+        me.publish("chaski/bob/ask", "Hello?", "me")
+        assert user_property(me.next(), "error") == "overheated"
+        for number in range(6):
+            ask(me, f"q{number}")
+        assert [me.next_json()["node"] for _ in range(6)] == ["ann"] * 6
+        fake.heat(40)
+        while listener.next_json()["strain"]["heat"] != "normal":
+            pass
+        me.publish("chaski/bob/ask", "Hello?", "me")
+        assert user_property(me.next(), "error") is None
+        for number in range(12):
+            ask(me, f"r{number}")
+        assert {me.next_json()["node"] for _ in range(12)} == {"ann", "bob"}

@@ -7,10 +7,13 @@ mod bench;
 mod client;
 mod demo;
 mod digest;
+mod doctor;
 mod generate;
 mod logits;
 mod model_options;
+mod models;
 mod perplexity;
+mod status;
 mod terminal;
 mod tokenize;
 mod verify;
@@ -37,10 +40,16 @@ struct Cli {
 enum Command {
     /// Ask a node a question over MQTT
     Ask(ask::Args),
+    /// Say whether this board's node is online at its broker
+    Status(status::Args),
     /// Try it: a small model, a broker, a node and a question in one process
     Demo(demo::Args),
+    /// Look at this machine, its configuration, model and broker: is it fit to be a node?
+    Doctor(doctor::Args),
     /// Measure how fast a model folder runs here
     Bench(bench::Args),
+    /// Show, add and choose the models of this board
+    Models(models::Args),
     /// Compare a model folder with the checksums in its manifest
     Verify(verify::Args),
     /// Produce text from a model folder, without MQTT
@@ -60,7 +69,7 @@ fn main() -> ExitCode {
         .with_env_filter(log_filter(std::env::var("CHASKI_LOG").ok().as_deref()))
         .init();
     match run(cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         // Whoever read our output has had enough, as `head` does.
         Err(error) if is_broken_pipe(&error) => ExitCode::FAILURE,
         Err(error) => {
@@ -70,17 +79,21 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<()> {
+fn run(command: Command) -> Result<ExitCode> {
     match command {
+        Command::Doctor(args) => return runtime()?.block_on(doctor::run(&args)),
         Command::Ask(args) => runtime()?.block_on(ask::run(&args)),
+        Command::Status(args) => runtime()?.block_on(status::run(&args)),
         Command::Demo(args) => demo::run(args),
         Command::Bench(args) => bench::run(&args),
+        Command::Models(args) => models::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Generate(args) => generate::run(args),
         Command::Logits(args) => logits::run(&args),
         Command::Perplexity(args) => perplexity::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
@@ -118,6 +131,11 @@ mod tests {
     }
 
     #[test]
+    fn the_manual_is_what_the_program_says() {
+        chaski_manual::check(Cli::command(), "1");
+    }
+
+    #[test]
     fn developer_commands_take_what_the_tests_give() {
         for line in [
             "chaski generate --model m --ids 1,2,3 --max-tokens 5 --json",
@@ -127,6 +145,13 @@ mod tests {
             "chaski perplexity --model m --text t --window 256 --windows 2 --kv-cache int8 --json",
             "chaski tokenize --model m --no-special --json",
             "chaski verify m",
+            "chaski status --config c --wait 60",
+            "chaski models list",
+            "chaski models install m --name n --store s --no-restart",
+            "chaski models --store s use n",
+            "chaski models update --patience 5",
+            "chaski doctor",
+            "chaski doctor --config c --model m --root r --json",
             "chaski bench --model m --prompt 16,128 --generate 64 --threads 1,2 --repetitions 1 --json -",
             "chaski bench --model m --depth 0,4096 --cores 0,2",
             "chaski generate --model m --prompt x --cores 1",

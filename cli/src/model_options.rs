@@ -14,6 +14,9 @@ pub struct ModelOptions {
     /// Threads to compute with [default: as many as the machine has cores]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub threads: Option<usize>,
+    /// Threads to decode with, at most as many [default: all of them]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub decode_threads: Option<usize>,
     /// Cores to pin the threads to, by number [default: where the system puts them]
     #[arg(long, value_name = "N,..", value_delimiter = ',')]
     pub cores: Option<Vec<usize>>,
@@ -40,6 +43,7 @@ impl ModelOptions {
         let defaults = LoadOptions::default();
         let options = LoadOptions {
             threads: self.threads,
+            decode_threads: self.decode_threads,
             cores: self.cores.clone(),
             context_length: self.context_length,
             prefill_chunk: self.prefill_chunk.unwrap_or(defaults.prefill_chunk),

@@ -89,6 +89,11 @@ impl<T, const N: usize> Sender<T, N> {
         Ok(())
     }
 
+    /// Whether the other end is gone.
+    pub fn is_closed(&self) -> bool {
+        self.0.lock().closed
+    }
+
     /// Puts an item in, blocking the thread until there is room. An item comes
     /// back when the other end is gone.
     pub fn send_blocking(&self, mut item: T) -> Result<(), T> {

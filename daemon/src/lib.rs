@@ -7,9 +7,12 @@
 #![forbid(unsafe_code)]
 
 mod answers_file;
+mod board;
 pub mod channel;
 pub mod config;
+mod govern;
 pub mod inference;
+mod last_good;
 pub mod mqtt;
 mod presence;
 pub mod queue;
@@ -18,4 +21,6 @@ mod run;
 pub mod service;
 pub mod wire;
 
+pub use board::Board;
+pub use govern::{Fit, Machine, human};
 pub use run::{DaemonError, Reload, run, run_with};

@@ -2,8 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+mod log;
+
 use std::future::Future;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -15,7 +17,6 @@ use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
-use tracing_subscriber::EnvFilter;
 
 /// Answers questions over MQTT with a Llama model on this machine.
 #[derive(Parser)]
@@ -75,7 +76,7 @@ fn validate(file: &Path) -> anyhow::Result<()> {
 /// An error is one from before there was a log; a later one is in the log.
 fn serve(file: &Path) -> anyhow::Result<ExitCode> {
     let config = Config::read(file)?;
-    start_log();
+    log::start();
     for exposed in config.broker.exposed_files() {
         warn!("{exposed}");
     }
@@ -132,13 +133,14 @@ fn hangups() -> io::Result<mpsc::Receiver<()>> {
     Ok(hangups)
 }
 
-/// Logs go to standard error; `RUST_LOG` chooses more or less than `info`.
-fn start_log() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .init();
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_manual_is_what_the_program_says() {
+        chaski_manual::check(Arguments::command(), "8");
+    }
 }

@@ -227,7 +227,7 @@ async fn a_panic_is_told_to_all_and_ends_the_daemon() {
     let config = config(address);
     let topics = config.topics();
     let mut client = Client::connect(address).await;
-    let daemon = tokio::spawn(run_with(config, fake(), None, std::future::pending()));
+    let daemon = tokio::spawn(run_with(config, |_| fake(), None, std::future::pending()));
     assert_eq!(client.next(&topics.status()).await.payload, "online");
     client.ask(&topics, false).await;
     let reply = client.next(&topics.reply("q")).await;
@@ -254,7 +254,7 @@ async fn a_generator_faster_than_the_broker_waits_and_nothing_is_lost() {
     let shutdown = async {
         let _ = stopped.await;
     };
-    let daemon = tokio::spawn(run_with(config, fake(), None, shutdown));
+    let daemon = tokio::spawn(run_with(config, |_| fake(), None, shutdown));
     assert_eq!(client.next(&topics.status()).await.payload, "online");
     client.ask(&topics, true).await;
     let mut text = String::new();
@@ -286,7 +286,7 @@ async fn a_cancel_is_heard_by_a_generator_that_has_no_room_for_its_text() {
     let config = config(address);
     let topics = config.topics();
     let mut client = Client::connect(address).await;
-    let daemon = tokio::spawn(run_with(config, fake(), None, std::future::pending()));
+    let daemon = tokio::spawn(run_with(config, |_| fake(), None, std::future::pending()));
     assert_eq!(client.next(&topics.status()).await.payload, "online");
     let request = ChatRequest {
         stream: Some(true),
@@ -314,6 +314,6 @@ async fn a_cancel_is_heard_by_a_generator_that_has_no_room_for_its_text() {
 async fn a_model_that_does_not_load_ends_the_daemon() {
     let models = Box::new(Fakes { broken: true });
     let config = Config::for_model("none");
-    let result = run_with(config, models, None, std::future::pending()).await;
+    let result = run_with(config, |_| models, None, std::future::pending()).await;
     assert!(matches!(result, Err(DaemonError::Load(e)) if e.to_string() == "no such model"));
 }

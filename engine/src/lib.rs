@@ -27,6 +27,7 @@ mod generate;
 mod graph;
 #[allow(unsafe_code)]
 mod kernels;
+mod memory;
 mod model;
 mod ops;
 mod sampling;
@@ -36,13 +37,14 @@ mod text;
 mod threads;
 
 pub use chaski_manifest::{
-    Architecture, FileEntry, Manifest, Quantisation, RopeScaling, Scheme, SourceEntry,
+    Architecture, FileEntry, MANIFEST, Manifest, Quantisation, RopeScaling, Scheme, SourceEntry,
 };
 pub use error::EngineError;
 pub use folder::verify;
 pub use generate::{FinishReason, GenerateOptions, Generated, Piece, Sink, Timings};
 pub use kernels::{Backend, KvFormat, Precision};
-pub use model::{LoadOptions, Model};
+pub use memory::MemoryNeeded;
+pub use model::{LoadOptions, Model, Threads};
 pub use sampling::{SamplingError, SamplingOptions};
 pub use session::Session;
 pub use text::ChatInput;

@@ -12,21 +12,21 @@ use chaski_manifest::Manifest;
 use crate::folder::{DATA, Folder, Mapping};
 use crate::graph::{self, Plan};
 use crate::kernels::{Backend, KvFormat, Precision};
-use crate::ops::{Pool, Runtime, prepare_thread};
+use crate::memory::{self, MemoryNeeded};
+use crate::ops::{Pool, Runtime, Widths, prepare_thread};
 use crate::sampling::SamplingOptions;
 use crate::session::Session;
 use crate::text::{ChatInput, Codec};
 use crate::threads::Team;
-
-/// The context of a model loaded without a word about it: its KV cache fits
-/// most boards, while a model's own limit may take gigabytes.
-const DEFAULT_CONTEXT: usize = 4096;
 
 /// How a model is loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadOptions {
     /// Threads to compute with; `None`: one for each of `cores`, or of the machine's.
     pub threads: Option<usize>,
+    /// How many of them decode; `None`: all. Decode is bound by the memory's speed, which
+    /// fewer threads may use up as well.
+    pub decode_threads: Option<usize>,
     /// Cores that the threads are pinned to, one after the other and again from the
     /// first; `None`: the system puts them where it likes. The thread that calls
     /// [`Model::load`] is the first, as it is the one that computes: load the model
@@ -49,6 +49,7 @@ impl Default for LoadOptions {
     fn default() -> Self {
         Self {
             threads: None,
+            decode_threads: None,
             cores: None,
             context_length: None,
             prefill_chunk: 128,
@@ -57,6 +58,15 @@ impl Default for LoadOptions {
             kv_cache: KvFormat::default(),
         }
     }
+}
+
+/// How many threads compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Threads {
+    /// In steps of many tokens.
+    pub prefill: usize,
+    /// In steps of one, or of one with its draft.
+    pub decode: usize,
 }
 
 /// A model folder, loaded: the weights mapped, the graph planned, the tokenizer
@@ -91,6 +101,12 @@ impl Model {
         Folder::open(folder).map(|folder| folder.manifest().clone())
     }
 
+    /// What a model takes of memory when it is loaded with these options and its context
+    /// is full; see [`MemoryNeeded`]. Nothing is loaded for that.
+    pub fn memory_needed(manifest: &Manifest, options: &LoadOptions) -> MemoryNeeded {
+        memory::needed(manifest, options)
+    }
+
     /// Loads a model folder.
     ///
     /// # Errors
@@ -101,7 +117,7 @@ impl Model {
         let folder = Folder::open(folder)?;
         let architecture = &folder.manifest().architecture;
         let limit = architecture.context_length;
-        let context_length = options.context_length.unwrap_or(DEFAULT_CONTEXT.min(limit));
+        let context_length = memory::context_length(architecture, options);
         if context_length == 0 || context_length > limit {
             return Err(EngineError::Option(format!(
                 "context length {context_length}: this model takes 1 to {limit}"
@@ -115,13 +131,16 @@ impl Model {
         let cores = options.cores.as_deref();
         cores.map_or(Ok(()), cores::check)?;
         let cores = cores.unwrap_or_default();
-        let threads = options.threads.unwrap_or_else(|| match cores.len() {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            named => named,
-        });
+        let threads = memory::threads(options);
         if threads == 0 || threads > 256 {
             return Err(EngineError::Option(format!(
                 "{threads} threads: give 1 to 256, best the number of fast cores"
+            )));
+        }
+        let decode_threads = options.decode_threads.unwrap_or(threads);
+        if decode_threads == 0 || decode_threads > threads {
+            return Err(EngineError::Option(format!(
+                "{decode_threads} threads to decode: give 1 to {threads}, which there are"
             )));
         }
         let team = Team::new(threads, cores, prepare_thread)
@@ -130,6 +149,10 @@ impl Model {
         let runtime = Arc::new(Runtime {
             mapping: Mapping::open(&folder.file(DATA))?,
             team,
+            widths: Widths::new(Threads {
+                prefill: threads,
+                decode: decode_threads,
+            }),
             backend,
             precision: options.precision,
             kv_format: options.kv_cache,
@@ -197,6 +220,22 @@ impl Model {
     /// Threads that compute, the caller's included.
     pub fn threads(&self) -> usize {
         self.0.runtime.team.size()
+    }
+
+    /// Threads that compute now.
+    pub fn threads_in_use(&self) -> Threads {
+        self.0.runtime.widths.get()
+    }
+
+    /// Has the next steps computed with so many threads: at least one, at most
+    /// [`Self::threads`]. May be called at any time, from any thread, also while an answer
+    /// is generated, which stays the same: a board that gets hot cools down with fewer.
+    pub fn set_threads(&self, threads: Threads) {
+        let most = self.threads();
+        self.0.runtime.widths.set(Threads {
+            prefill: threads.prefill.clamp(1, most),
+            decode: threads.decode.clamp(1, most),
+        });
     }
 
     /// Bytes of weights that a decoded token reads: every matrix once, with its

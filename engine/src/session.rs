@@ -120,6 +120,7 @@ impl Session {
     /// back to the last good one.
     pub(crate) fn step(&mut self, ids: &[u32], keep: usize) -> Result<(), EngineError> {
         prepare_thread();
+        self.model.runtime.begin(ids.len());
         let result = self.state.run(ids, keep);
         match result {
             Ok(()) => self.tokens.extend_from_slice(ids),

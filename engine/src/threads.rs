@@ -11,6 +11,10 @@
 //!
 //! Members may be pinned, each to a core of a list: the workers by themselves, the
 //! caller by whoever makes the team, as it is not the team's thread.
+//!
+//! The team may be made narrower and wider at any time, also by others than the caller:
+//! members beyond the width are given no parts and stay parked. What is computed does
+//! not depend on it, as no part's result depends on how the parts are dealt out.
 
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -30,6 +34,14 @@ const YIELDS: Duration = Duration::from_millis(2);
 /// What is run for each part, with the part's index.
 type Job = *const (dyn Fn(usize) + Sync);
 
+/// A job, its parts, and among how many members they are dealt out.
+#[derive(Clone, Copy)]
+struct Open {
+    job: Job,
+    parts: usize,
+    width: usize,
+}
+
 /// On cache lines of its own (some processors fetch them in pairs), so that those
 /// who wait for one thing do not slow down those who write another.
 #[repr(align(128))]
@@ -37,7 +49,7 @@ struct Padded<T>(T);
 
 struct Shared {
     /// Written by `run` before it opens the tickets, read by whoever claimed one.
-    job: Padded<UnsafeCell<Option<(Job, usize)>>>,
+    job: Padded<UnsafeCell<Option<Open>>>,
     /// For each member the current job's number in the high half, and in the low
     /// one the unclaimed parts of the member's run: a part is claimed by lowering it.
     tickets: Vec<Padded<AtomicU64>>,
@@ -60,16 +72,19 @@ impl Shared {
     /// Claims parts of the open job, those of `member`'s run first, and runs them
     /// until none is left; whether there was any.
     fn help(&self, member: usize) -> bool {
-        let size = self.tickets.len();
         let mut done = 0;
-        for other in (member..size).chain(0..member) {
+        for other in (member..self.tickets.len()).chain(0..member) {
             while let Some(left) = self.claim(other) {
                 done += 1;
                 // SAFETY: this part is claimed and still pending, so `run` waits
                 // and the job it wrote stays.
-                let job = unsafe { (*self.job.0.get()).map(|(job, parts)| (&*job, parts)) };
-                let Some((job, parts)) = job else { continue };
-                let part = share(parts, size, other).end - left;
+                let open = unsafe { *self.job.0.get() };
+                let Some(Open { job, parts, width }) = open else {
+                    continue;
+                };
+                // SAFETY: as above.
+                let job = unsafe { &*job };
+                let part = share(parts, width, other).end - left;
                 if catch_unwind(AssertUnwindSafe(|| job(part))).is_err() {
                     self.panicked.store(true, Ordering::Relaxed);
                 }
@@ -104,6 +119,8 @@ impl Shared {
 pub(crate) struct Team {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
+    /// Members that take part, from the first on.
+    width: AtomicUsize,
     /// One job at a time, whoever asks; the number of the last one.
     turn: Mutex<u32>,
 }
@@ -123,6 +140,7 @@ impl Team {
                 stop: AtomicBool::new(false),
             }),
             workers: Vec::new(),
+            width: AtomicUsize::new(size.max(1)),
             turn: Mutex::new(0),
         };
         let (prepared, all_prepared) = std::sync::mpsc::channel::<()>();
@@ -151,37 +169,55 @@ impl Team {
         self.workers.len() + 1
     }
 
+    /// Members that take part.
+    pub(crate) fn width(&self) -> usize {
+        self.width.load(Ordering::Relaxed)
+    }
+
+    /// Lets only the first `width` members take part, at least one and at most all,
+    /// from the next job on.
+    pub(crate) fn set_width(&self, width: usize) {
+        let width = width.clamp(1, self.size());
+        self.width.store(width, Ordering::Relaxed);
+    }
+
     /// Into how many parts to cut work of `items`: several for each member, so
     /// that there is something to take over.
     pub(crate) fn parts(&self, items: usize) -> usize {
-        let wanted = if self.workers.is_empty() {
-            1
-        } else {
-            4 * self.size()
+        let wanted = match self.width() {
+            1 => 1,
+            width => 4 * width,
         };
         wanted.min(items.max(1))
     }
 
-    /// The member whose run ends with `part`, if one does.
+    /// The member whose run ends with `part`, if one does and the width stays.
     pub(crate) fn ends_run(&self, part: usize, parts: usize) -> Option<usize> {
-        (0..self.size()).find(|&member| {
-            let run = share(parts, self.size(), member);
+        let width = self.width();
+        (0..width).find(|&member| {
+            let run = share(parts, width, member);
             !run.is_empty() && run.end == part + 1
         })
     }
 
     /// The first part of a member's run; `parts` if it has none.
     pub(crate) fn first_part(&self, member: usize, parts: usize) -> usize {
-        let run = share(parts, self.size(), member);
+        let width = self.width();
+        // A member that was sent away meanwhile has none.
+        let run = match member < width {
+            true => share(parts, width, member),
+            false => parts..parts,
+        };
         if run.is_empty() { parts } else { run.start }
     }
 
     /// Runs `job(part)` for every part below `parts` and returns when all have
     /// ended. Each member has a run of parts that follow each other, the same for
-    /// the same number of parts. A panic in any of them panics here. `job` must not
+    /// the same number of parts and the same width. A panic in any of them panics here. `job` must not
     /// call `run` itself.
     pub(crate) fn run(&self, parts: usize, job: &(dyn Fn(usize) + Sync)) {
-        if self.workers.is_empty() || parts <= 1 {
+        let width = self.width();
+        if width == 1 || parts <= 1 {
             return (0..parts).for_each(job);
         }
         assert!(parts as u64 <= PARTS_MASK, "too many parts");
@@ -195,14 +231,14 @@ impl Team {
         let job = unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), Job>(job) };
         shared.pending.0.store(parts, Ordering::Relaxed);
         // SAFETY: no part is claimed or claimable until the tickets are opened.
-        unsafe { *shared.job.0.get() = Some((job, parts)) };
+        unsafe { *shared.job.0.get() = Some(Open { job, parts, width }) };
         // The caller's own last: nobody should take over before it could begin.
-        for (member, tickets) in shared.tickets.iter().enumerate().rev() {
-            let run = share(parts, shared.tickets.len(), member).len() as u64;
+        for (member, tickets) in shared.tickets[..width].iter().enumerate().rev() {
+            let run = share(parts, width, member).len() as u64;
             let opened = u64::from(*number) << 32 | run;
             tickets.0.store(opened, Ordering::Release);
         }
-        for worker in &self.workers {
+        for worker in &self.workers[..width - 1] {
             worker.thread().unpark();
         }
         shared.help(0);
@@ -307,6 +343,67 @@ mod tests {
                 assert_eq!(begun, parts);
             }
         }
+    }
+
+    #[test]
+    fn a_narrower_team_leaves_the_others_parked() {
+        let team = Team::new(4, &[], || ()).unwrap();
+        for width in [4, 1, 3, 2, 9, 0] {
+            team.set_width(width);
+            let width = width.clamp(1, 4);
+            assert_eq!((team.width(), team.size()), (width, 4));
+            assert_eq!(team.parts(100), if width == 1 { 1 } else { 4 * width });
+            let parts = 4 * width;
+            let allowed: Vec<Option<String>> = (1..width)
+                .map(|member| Some(format!("chaski-{member}")))
+                .chain([std::thread::current().name().map(str::to_owned)])
+                .collect();
+            let strangers = AtomicUsize::new(0);
+            let done = AtomicUsize::new(0);
+            // Those who were at it may still look for parts for a moment.
+            std::thread::sleep(2 * YIELDS);
+            for _ in 0..200 {
+                team.run(parts, &|_| {
+                    let name = std::thread::current().name().map(str::to_owned);
+                    strangers.fetch_add(usize::from(!allowed.contains(&name)), Ordering::Relaxed);
+                    done.fetch_add(1, Ordering::Relaxed);
+                });
+            }
+            assert_eq!(done.into_inner(), 200 * parts);
+            // Wherever the system stopped one of them, it helps out at most that once.
+            assert!(strangers.into_inner() <= 4 * parts, "width {width}");
+            for member in width..4 {
+                assert_eq!(team.first_part(member, parts), parts);
+            }
+        }
+    }
+
+    #[test]
+    fn the_width_may_change_while_jobs_run() {
+        let team = Team::new(4, &[], || ()).unwrap();
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for width in (1..=4).cycle() {
+                    team.set_width(width);
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                }
+            });
+            for _ in 0..2_000 {
+                let parts = team.parts(40);
+                let counts: Vec<AtomicUsize> = (0..parts).map(|_| AtomicUsize::new(0)).collect();
+                team.run(parts, &|part| {
+                    let _ = team
+                        .ends_run(part, parts)
+                        .map(|m| team.first_part(m, parts));
+                    counts[part].fetch_add(1, Ordering::Relaxed);
+                });
+                assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 1));
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 
-use chaski_engine::{GenerateOptions, Generated, LoadOptions, Model, Piece, Session};
+use chaski_engine::{GenerateOptions, Generated, LoadOptions, Model, Piece, Session, Threads};
 use support::Folder;
 
 struct Counting;
@@ -263,6 +263,28 @@ fn the_plan_allocates_nothing() {
             counted.plan
         );
     }
+}
+
+#[test]
+fn another_number_of_threads_allocates_nothing() {
+    let measurement = Measurement::new();
+    let folder = Folder::random(1);
+    let model = load(&folder, 4);
+    let mut session = model.session().unwrap();
+    let mut step = |id: u32| {
+        let n = 1 + id as usize % 4;
+        model.set_threads(Threads {
+            prefill: n,
+            decode: n,
+        });
+        session.decode(id).unwrap();
+    };
+    (10..13).for_each(&mut step);
+    measurement.go_on();
+    (10..50).for_each(&mut step);
+    let counted = measurement.take();
+    assert!(counted.rest.is_empty(), "{:#?}", counted.rest);
+    assert!(counted.plan.is_empty(), "{:#?}", counted.plan);
 }
 
 #[test]

@@ -4,10 +4,11 @@
 mod support;
 
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use chaski_engine::{
     Backend, ChatInput, EngineError, FinishReason, GenerateOptions, LoadOptions, Model, Piece,
-    Precision, Sink,
+    Precision, Sink, Threads,
 };
 use support::{CONTEXT, EOS, Folder, VOCAB_SIZE};
 
@@ -63,6 +64,106 @@ fn chunks_threads_and_backends_do_not_change_the_logits() {
                 "chunks of {chunk}, {threads} threads"
             );
         }
+    }
+}
+
+#[test]
+fn fewer_threads_compute_the_same_tokens() {
+    let folder = Folder::random(0);
+    let ids = prompt(30);
+    let all = Threads {
+        prefill: 4,
+        decode: 4,
+    };
+    for precision in [Precision::Int8, Precision::Float] {
+        let model = load(&folder, |o| {
+            o.threads = Some(4);
+            o.precision = precision;
+        });
+        assert_eq!(model.threads_in_use(), all);
+        let answer = || {
+            let mut session = model.session().unwrap();
+            let mut logits = session.prefill(&ids).unwrap().to_vec();
+            logits.extend_from_slice(session.decode(5).unwrap());
+            session.truncate(0);
+            let done = session.generate(&ids, &greedy(20), &mut quiet).unwrap();
+            (done.tokens, logits)
+        };
+        let expected = answer();
+        for prefill in 1..=4 {
+            for decode in 1..=4 {
+                let threads = Threads { prefill, decode };
+                model.set_threads(threads);
+                assert_eq!(model.threads_in_use(), threads);
+                assert_eq!(answer(), expected, "{precision:?} {threads:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_number_of_threads_may_change_while_an_answer_is_generated() {
+    let folder = Folder::random(0);
+    let model = load(&folder, |o| o.threads = Some(4));
+    let ids = prompt(30);
+    let options = greedy(30);
+    let generate = || {
+        let mut session = model.session().unwrap();
+        session.generate(&ids, &options, &mut quiet).unwrap().tokens
+    };
+    let expected = generate();
+    let other = model.clone();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in (1..=4).cycle() {
+                other.set_threads(Threads {
+                    prefill: n,
+                    decode: 5 - n,
+                });
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+        });
+        for _ in 0..20 {
+            assert_eq!(generate(), expected);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    // What there is not cannot be asked for.
+    model.set_threads(Threads {
+        prefill: 0,
+        decode: 99,
+    });
+    let most = Threads {
+        prefill: 1,
+        decode: 4,
+    };
+    assert_eq!(model.threads_in_use(), most);
+    assert_eq!(generate(), expected);
+}
+
+#[test]
+fn those_who_decode_are_some_of_the_threads() {
+    let folder = Folder::random(0);
+    let model = load(&folder, |o| {
+        o.threads = Some(3);
+        o.decode_threads = Some(2);
+    });
+    let threads = Threads {
+        prefill: 3,
+        decode: 2,
+    };
+    assert_eq!((model.threads(), model.threads_in_use()), (3, threads));
+    for wrong in [0, 3] {
+        let options = LoadOptions {
+            threads: Some(2),
+            decode_threads: Some(wrong),
+            ..LoadOptions::default()
+        };
+        let error = Model::load(&folder.path(), &options).unwrap_err();
+        assert!(error.to_string().contains("give 1 to 2"), "{error}");
     }
 }
 

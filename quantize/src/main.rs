@@ -155,3 +155,15 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_manual_is_what_the_program_says() {
+        chaski_manual::check(Arguments::command(), "1");
+    }
+}

@@ -1,6 +1,7 @@
 """chaskid as a process of its own, with a configuration of the test's."""
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -30,6 +31,8 @@ class Chaskid:
             # Greedy: the same question has the same answer.
             "generation": "temperature = 0.0\nrepetition-penalty = 1.0",
         }
+        if re.search(r"^threads\b", sections.get("model", ""), re.MULTILINE):
+            text["model"] = text["model"].removesuffix("\nthreads = 1")
         for name, lines in sections.items():
             text[name] = f"{text.get(name, '')}\n{lines}"
         self.config_file.write_text(

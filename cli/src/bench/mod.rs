@@ -12,6 +12,8 @@ mod memory;
 mod report;
 mod table;
 
+pub use memory::human;
+
 use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::thread;
@@ -42,6 +44,9 @@ pub struct Args {
     /// Numbers of threads to try [default: as many as the machine has cores]
     #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = at_least_one)]
     threads: Vec<usize>,
+    /// Threads to decode with, at most as many [default: all of them]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    decode_threads: Option<usize>,
     /// Cores to pin the threads to, by number [default: where the system puts them]
     #[arg(long, value_name = "N,..", value_delimiter = ',')]
     cores: Option<Vec<usize>>,
@@ -118,6 +123,7 @@ fn load(args: &Args, threads: Option<usize>) -> Result<Model> {
     let defaults = LoadOptions::default();
     let options = LoadOptions {
         threads,
+        decode_threads: args.decode_threads,
         cores: args.cores.clone(),
         // The default context length is part of what is measured; it is only
         // exceeded where a row would not fit.

@@ -13,6 +13,7 @@ use chaski_daemon::wire::{
     CONTENT_TYPE_JSON, ChatChunk, ChatRequest, ChunkChoice, Reply, STATUS_DRAINING, STATUS_OFFLINE,
     STATUS_ONLINE, StreamOptions, Topics, check_node_name,
 };
+use rumqttc::v5::ConnectionError;
 use rumqttc::v5::mqttbytes::v5::{Publish, PublishProperties, SubscribeReasonCode};
 use tokio::time::{Instant, timeout_at};
 
@@ -24,6 +25,23 @@ use self::link::{Link, Notice};
 const STATUS_PATIENCE: Duration = Duration::from_secs(2);
 /// How long connecting and subscribing may take in all.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Connects, and says goodbye as soon as the broker has taken us.
+pub async fn try_connect(broker: &BrokerAddress) -> Result<(), ConnectionError> {
+    let mut link = Link::open(broker);
+    loop {
+        match link.notice().await {
+            Some(Notice::Connected) => {
+                link.close().await;
+                return Ok(());
+            }
+            Some(Notice::Failed(error)) => return Err(error),
+            Some(_) => {}
+            // It ends with a failure.
+            None => return Err(ConnectionError::RequestsDone),
+        }
+    }
+}
 
 /// A connection to one node.
 #[derive(Debug)]

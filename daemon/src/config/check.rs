@@ -34,6 +34,7 @@ impl Config {
     pub fn problems(&self) -> Vec<Problem> {
         let mut found = Problems::default();
         self.check_node_and_broker(&mut found);
+        self.board.check(&mut found);
         self.check_model(&mut found);
         self.limits.check(&mut found);
         self.delivery.check(&mut found);
@@ -41,6 +42,8 @@ impl Config {
         self.stream.check(&mut found);
         self.control.check(&mut found);
         self.metrics.check(&mut found);
+        self.heat.check(&mut found);
+        self.memory.check(&mut found);
         self.home_assistant.check(&mut found);
         found.0
     }
@@ -119,6 +122,11 @@ impl Config {
         if let Some(threads) = model.threads {
             found.range("model.threads", threads, 1, MAX_THREADS);
         }
+        if let Some(decode) = model.decode_threads {
+            // How many there are without a word about it is the engine's to say.
+            let most = model.threads.unwrap_or(MAX_THREADS);
+            found.range("model.decode-threads", decode, 1, most);
+        }
         // Which of them there are is the engine's to say, when it loads.
         if let Some(cores) = &model.cores {
             match cores.iter().max() {
@@ -129,12 +137,9 @@ impl Config {
         if model.backend.as_ref().is_some_and(String::is_empty) {
             found.add("model.backend", "is empty; leave it out for the fastest");
         }
-        found.range(
-            "model.prefill-chunk",
-            model.prefill_chunk,
-            1,
-            MAX_PREFILL_CHUNK,
-        );
+        if let Some(chunk) = model.prefill_chunk {
+            found.range("model.prefill-chunk", chunk, 1, MAX_PREFILL_CHUNK);
+        }
         found.range(
             "model.prompt-lookup",
             model.prompt_lookup,
@@ -272,6 +277,15 @@ mod tests {
         assert_eq!(keys(&config), [""; 0]);
         config.node.group = Some(config.node.name.clone());
         assert_eq!(keys(&config), ["node.group"]);
+    }
+
+    #[test]
+    fn those_who_decode_are_some_of_the_threads() {
+        let mut config = Config::for_model("m");
+        config.model.decode_threads = Some(3);
+        assert_eq!(keys(&config), [""; 0]);
+        config.model.threads = Some(2);
+        assert_eq!(keys(&config), ["model.decode-threads"]);
     }
 
     #[test]

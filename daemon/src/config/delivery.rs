@@ -1,8 +1,6 @@
 //! `[delivery]`: how long an answer is kept for those who ask again.
 
-use std::env;
-use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -46,12 +44,10 @@ impl Delivery {
         Duration::from_secs(self.dedup_seconds)
     }
 
-    /// Where answers are written down if the file does not say: in the first of the state
-    /// directories, as `STATE_DIRECTORY` of systemd lists them.
-    pub(super) fn settle(&mut self, state_directories: Option<&OsStr>) {
+    /// Where answers are written down if the file does not say.
+    pub(super) fn settle(&mut self, state_directory: Option<&Path>) {
         if self.answers_file.is_none() && self.dedup_seconds > 0 {
-            let first = state_directories.and_then(|list| env::split_paths(list).next());
-            self.answers_file = first.map(|folder| folder.join(ANSWERS));
+            self.answers_file = state_directory.map(|folder| folder.join(ANSWERS));
         }
     }
 
@@ -93,10 +89,10 @@ mod tests {
                 dedup_seconds,
                 ..Delivery::default()
             };
-            delivery.settle(state.map(OsStr::new));
+            delivery.settle(state.map(Path::new));
             delivery.answers_file.map(|file| file.display().to_string())
         };
-        let state = Some("/var/lib/chaski:/var/lib/other");
+        let state = Some("/var/lib/chaski");
         assert_eq!(
             settled(None, 600, state).as_deref(),
             Some("/var/lib/chaski/answers")

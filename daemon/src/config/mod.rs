@@ -3,12 +3,15 @@
 //! `chaskid.example.toml` beside the sources explains every key; a test keeps it
 //! equal to the defaults here.
 
+mod board;
 mod check;
 mod control;
 mod credentials;
 mod delivery;
+pub(crate) mod heat;
 mod home_assistant;
 mod limits;
+mod memory;
 mod metrics;
 mod read;
 mod reload;
@@ -16,15 +19,18 @@ mod secret;
 mod stream;
 mod tls;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+pub use board::Board;
 pub use check::Problem;
 pub use control::Control;
 pub use delivery::Delivery;
+pub use heat::Heat;
 pub use home_assistant::HomeAssistant;
 pub use limits::Limits;
+pub use memory::Memory;
 pub use metrics::Metrics;
 pub use read::ConfigError;
 pub(crate) use read::read_bytes;
@@ -32,6 +38,9 @@ pub use secret::Secret;
 pub use stream::Stream;
 
 use crate::wire::Topics;
+
+/// The record of good models in a state directory.
+const LAST_GOOD: &str = "last-good-models.json";
 
 /// Everything the daemon can be told.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -43,6 +52,9 @@ pub struct Config {
     /// Where the broker is.
     #[serde(default)]
     pub broker: Broker,
+    /// Which board this is.
+    #[serde(default)]
+    pub board: Board,
     /// Which model to load, and how.
     pub model: Model,
     /// What a request may ask for.
@@ -63,6 +75,12 @@ pub struct Config {
     /// What it tells of itself now and then.
     #[serde(default)]
     pub metrics: Metrics,
+    /// What it does against heat.
+    #[serde(default)]
+    pub heat: Heat,
+    /// How much memory it may take.
+    #[serde(default)]
+    pub memory: Memory,
     /// How Home Assistant comes to know of it.
     #[serde(default)]
     pub home_assistant: HomeAssistant,
@@ -132,13 +150,21 @@ pub struct Model {
     /// When it is loaded.
     #[serde(default)]
     pub load: Load,
-    /// Tokens of prompt and answer together; `None`: the engine's default.
+    /// Tokens of prompt and answer together; `None`: the board's, or the engine's default.
     #[serde(default)]
     pub context_length: Option<usize>,
-    /// Threads that compute; `None`: one for each of `cores`, or the engine's default.
+    /// What the board has for it where `context_length` is not set: so much, or what there is
+    /// memory for.
+    #[serde(skip)]
+    pub context_wish: Option<usize>,
+    /// Threads that compute; `None`: one for each of `cores`, or the board's, or the engine's
+    /// default.
     #[serde(default)]
     pub threads: Option<usize>,
-    /// Cores they are pinned to; `None`: none.
+    /// How many of them decode; `None`: all.
+    #[serde(default)]
+    pub decode_threads: Option<usize>,
+    /// Cores they are pinned to; `None`: the board's, or none.
     #[serde(default)]
     pub cores: Option<Vec<usize>>,
     /// Name of the kernels; `None`: the fastest.
@@ -147,15 +173,19 @@ pub struct Model {
     /// What activations are computed with.
     #[serde(default)]
     pub activations: Activations,
-    /// What the KV cache is kept in.
+    /// What the KV cache is kept in; `None`: the board's, or f16.
     #[serde(default)]
-    pub kv_cache: KvCache,
-    /// Prompt tokens computed at a time.
-    #[serde(default = "default_prefill_chunk")]
-    pub prefill_chunk: usize,
+    pub kv_cache: Option<KvCache>,
+    /// Prompt tokens computed at a time; `None`: the board's, or the engine's default.
+    #[serde(default)]
+    pub prefill_chunk: Option<usize>,
     /// Most tokens of an answer to draft from the text before them; 0: none.
     #[serde(default)]
     pub prompt_lookup: usize,
+    /// Where it is written down which models came up; `None`: nowhere, and there is no way
+    /// back from one that does not.
+    #[serde(default)]
+    pub last_good_file: Option<PathBuf>,
 }
 
 /// `model.load`
@@ -193,6 +223,17 @@ pub enum KvCache {
     F32,
 }
 
+impl KvCache {
+    /// As it is written in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F16 => "f16",
+            Self::Int8 => "int8",
+            Self::F32 => "f32",
+        }
+    }
+}
+
 /// `[generation]`
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -211,10 +252,6 @@ pub struct Generation {
     pub seed: Option<u64>,
     /// System message put before a prompt on the `ask` topic.
     pub system_prompt: Option<String>,
-}
-
-fn default_prefill_chunk() -> usize {
-    128
 }
 
 impl Default for Node {
@@ -254,13 +291,25 @@ impl Model {
             folder: folder.into(),
             load: Load::default(),
             context_length: None,
+            context_wish: None,
             threads: None,
+            decode_threads: None,
             cores: None,
             backend: None,
             activations: Activations::default(),
-            kv_cache: KvCache::default(),
-            prefill_chunk: default_prefill_chunk(),
+            kv_cache: None,
+            prefill_chunk: None,
             prompt_lookup: 0,
+            last_good_file: None,
+        }
+    }
+}
+
+impl Model {
+    /// Where good models are written down if the file does not say.
+    fn settle(&mut self, state_directory: Option<&Path>) {
+        if self.last_good_file.is_none() {
+            self.last_good_file = state_directory.map(|folder| folder.join(LAST_GOOD));
         }
     }
 }
@@ -271,6 +320,7 @@ impl Config {
         Self {
             node: Node::default(),
             broker: Broker::default(),
+            board: Board::default(),
             model: Model::new(folder),
             limits: Limits::default(),
             delivery: Delivery::default(),
@@ -278,6 +328,8 @@ impl Config {
             stream: Stream::default(),
             control: Control::default(),
             metrics: Metrics::default(),
+            heat: Heat::default(),
+            memory: Memory::default(),
             home_assistant: HomeAssistant::default(),
             log: Log::default(),
         }

@@ -1,5 +1,6 @@
 //! Reading the file, and the files it names.
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
@@ -54,17 +55,23 @@ fn list(problems: &[Problem]) -> String {
 impl Config {
     /// Reads and checks a file. Relative paths in it start at its own folder.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let credentials = env::var_os(&CREDENTIALS_DIRECTORY[1..]).map(PathBuf::from);
+        Self::read_with(path, credentials.as_deref())
+    }
+
+    /// Like [`Self::read`]; `credentials` is the folder that systemd made for the service,
+    /// for those who are not that service.
+    pub fn read_with(path: &Path, credentials: Option<&Path>) -> Result<Self, ConfigError> {
         let mut config = Self::parse(&read_text(path)?).map_err(|message| ConfigError::Parse {
             path: path.to_owned(),
             message,
         })?;
-        let credentials = env::var_os(&CREDENTIALS_DIRECTORY[1..]).map(PathBuf::from);
         let folder = path.parent().unwrap_or(Path::new(""));
-        let mut problems = config.resolve_paths(folder, credentials.as_deref());
-        config
-            .delivery
-            .settle(env::var_os("STATE_DIRECTORY").as_deref());
-        problems.extend(config.problems());
+        config.resolve_paths(folder, credentials);
+        let state = state_directory(env::var_os("STATE_DIRECTORY").as_deref());
+        config.delivery.settle(state.as_deref());
+        config.model.settle(state.as_deref());
+        let problems = config.problems();
         if problems.is_empty() {
             return Ok(config);
         }
@@ -90,8 +97,10 @@ impl Config {
     }
 
     /// Makes paths absolute, or relative to where the daemon runs. `credentials` is the
-    /// folder systemd made for this service, if it did.
-    fn resolve_paths(&mut self, folder: &Path, credentials: Option<&Path>) -> Vec<Problem> {
+    /// folder systemd made for this service; where it did not (one before 247 does not, nor
+    /// is there one for who looks at the configuration by hand), credentials are files beside
+    /// the configuration.
+    fn resolve_paths(&mut self, folder: &Path, credentials: Option<&Path>) {
         // An empty one stays for the check to find.
         let resolve = |path: &mut PathBuf| {
             if !path.as_os_str().is_empty() {
@@ -100,23 +109,16 @@ impl Config {
         };
         resolve(&mut self.model.folder);
         resolve(&mut self.metrics.system_root);
+        self.board.resolve(folder);
         self.control.models_folder.iter_mut().for_each(resolve);
         self.delivery.answers_file.iter_mut().for_each(resolve);
-        let mut problems = Vec::new();
-        for (key, file) in self.broker.files_mut() {
-            match (file.strip_prefix(CREDENTIALS_DIRECTORY), credentials) {
-                (Err(_), _) => *file = folder.join(&*file),
-                (Ok(name), Some(credentials)) => *file = credentials.join(name),
-                (Ok(_), None) => problems.push(Problem {
-                    key,
-                    message: format!(
-                        "{CREDENTIALS_DIRECTORY} is not set; systemd sets it for a service with \
-                         LoadCredential= in its unit"
-                    ),
-                }),
-            }
+        self.model.last_good_file.iter_mut().for_each(resolve);
+        for file in self.broker.files_mut() {
+            *file = match file.strip_prefix(CREDENTIALS_DIRECTORY) {
+                Err(_) => folder.join(&*file),
+                Ok(name) => credentials.unwrap_or(folder).join(name),
+            };
         }
-        problems
     }
 
     /// Files this configuration names that are not there.
@@ -133,6 +135,7 @@ impl Config {
             });
         }
         problems.extend(self.broker.credentials().err());
+        problems.extend(self.board.problem());
         if let Some(models) = &self.control.models_folder
             && !models.is_dir()
         {
@@ -141,31 +144,41 @@ impl Config {
                 message: format!("{} is no folder", models.display()),
             });
         }
-        let answers = self.delivery.answers_file.as_deref();
-        if let Some(folder) = answers.and_then(Path::parent)
-            && !folder.as_os_str().is_empty()
-            && !folder.is_dir()
-        {
-            problems.push(Problem {
-                key: "delivery.answers-file",
-                message: format!("its folder, {}, is not there", folder.display()),
-            });
+        let written = [
+            ("delivery.answers-file", &self.delivery.answers_file),
+            ("model.last-good-file", &self.model.last_good_file),
+        ];
+        for (key, file) in written {
+            if let Some(folder) = file.as_deref().and_then(Path::parent)
+                && !folder.as_os_str().is_empty()
+                && !folder.is_dir()
+            {
+                problems.push(Problem {
+                    key,
+                    message: format!("its folder, {}, is not there", folder.display()),
+                });
+            }
         }
         problems
     }
 }
 
+/// The first one of a list as `STATE_DIRECTORY` of systemd has it.
+fn state_directory(list: Option<&OsStr>) -> Option<PathBuf> {
+    env::split_paths(list?).next()
+}
+
 impl Broker {
-    fn files_mut(&mut self) -> impl Iterator<Item = (&'static str, &mut PathBuf)> {
+    fn files_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         [
-            ("broker.password-file", &mut self.password_file),
-            ("broker.credentials-file", &mut self.credentials_file),
-            ("broker.ca-file", &mut self.ca_file),
-            ("broker.client-cert-file", &mut self.client_cert_file),
-            ("broker.client-key-file", &mut self.client_key_file),
+            &mut self.password_file,
+            &mut self.credentials_file,
+            &mut self.ca_file,
+            &mut self.client_cert_file,
+            &mut self.client_key_file,
         ]
         .into_iter()
-        .filter_map(|(key, file)| Some((key, file.as_mut()?)))
+        .flatten()
     }
 }
 
@@ -206,6 +219,16 @@ mod tests {
     const EXAMPLE: &str = include_str!("../../chaskid.example.toml");
 
     #[test]
+    fn the_first_state_directory_is_ours() {
+        let of = |list| state_directory(Some(OsStr::new(list)));
+        assert_eq!(
+            of("/var/lib/chaski:/var/lib/other"),
+            Some("/var/lib/chaski".into())
+        );
+        assert_eq!(state_directory(None), None);
+    }
+
+    #[test]
     fn the_example_is_valid_and_shows_the_defaults() {
         let config = Config::parse(EXAMPLE).unwrap();
         assert_eq!(config.problems(), vec![]);
@@ -239,6 +262,8 @@ mod tests {
         assert!(config.broker.client_id.is_some() && config.model.threads.is_some());
         assert_eq!(config.model.cores, Some(vec![2, 3]));
         assert!(config.model.backend.is_some());
+        assert!(config.model.kv_cache.is_some() && config.model.prefill_chunk.is_some());
+        assert!(config.board.profile.is_some());
         let generation = &config.generation;
         assert!(generation.temperature.is_some() && generation.system_prompt.is_some());
     }
@@ -303,13 +328,13 @@ mod tests {
         let text = "[model]\nfolder = \"m\"\n[broker]\n\
             credentials-file = \"$CREDENTIALS_DIRECTORY/broker\"\n";
         let mut config = Config::parse(text).unwrap();
-        let problems = config.resolve_paths(Path::new("etc"), None);
-        assert_eq!(problems.len(), 1);
-        assert_eq!(problems[0].key, "broker.credentials-file");
-        assert!(problems[0].message.contains("LoadCredential"));
         let run = Path::new("/run/credentials/chaskid");
-        assert_eq!(config.resolve_paths(Path::new("etc"), Some(run)), []);
+        config.resolve_paths(Path::new("etc"), Some(run));
         assert_eq!(config.broker.credentials_file, Some(run.join("broker")));
+        // Or beside the configuration.
+        let mut config = Config::parse(text).unwrap();
+        config.resolve_paths(Path::new("etc"), None);
+        assert_eq!(config.broker.credentials_file, Some("etc/broker".into()));
     }
 
     #[test]

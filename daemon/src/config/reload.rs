@@ -4,7 +4,7 @@ use super::{Config, Delivery};
 
 impl Config {
     /// Takes over what can change now: limits, delivery, generation, stream, control,
-    /// metrics and log. Gives the names of the other sections that differ: they need a
+    /// metrics, heat and log. Gives the names of the other sections that differ: they need a
     /// restart, and stay as they are; so does the file of answers.
     pub fn take_over(&mut self, new: Self) -> Vec<&'static str> {
         let mut restart = Vec::new();
@@ -14,8 +14,15 @@ impl Config {
         if self.broker != new.broker {
             restart.push("broker");
         }
+        if self.board != new.board {
+            restart.push("board");
+        }
         if self.model != new.model {
             restart.push("model");
+        }
+        // What a model may take was decided when it was loaded.
+        if self.memory != new.memory {
+            restart.push("memory");
         }
         let answers_file = self.delivery.answers_file.clone();
         if answers_file != new.delivery.answers_file {
@@ -32,7 +39,9 @@ impl Config {
         *self = Self {
             node: self.node.clone(),
             broker: self.broker.clone(),
+            board: self.board.clone(),
             model: self.model.clone(),
+            memory: self.memory.clone(),
             home_assistant: self.home_assistant.clone(),
             delivery: Delivery {
                 answers_file,
@@ -60,7 +69,10 @@ mod tests {
 
         new.node.name = "other".to_owned();
         new.broker.port = Some(1);
+        new.board.profile = Some("jetson-nano".to_owned());
         new.model.threads = Some(3);
+        new.memory.budget_mib = Some(300);
+        new.heat.ease_off = Some(60.0);
         new.control.drain = true;
         new.home_assistant.discovery = false;
         new.delivery.answers_file = Some("answers".into());
@@ -71,7 +83,9 @@ mod tests {
         let expected = [
             "node",
             "broker",
+            "board",
             "model",
+            "memory",
             "delivery",
             "home-assistant",
             "control",
@@ -83,7 +97,10 @@ mod tests {
         assert_eq!(config.delivery.dedup_entries, 3);
         assert_eq!(config.limits.max_tokens, 8);
         assert_eq!(config.node.name, "board");
+        assert_eq!(config.board.profile, None);
         assert_eq!(config.model.threads, None);
+        assert_eq!(config.memory.budget_mib, None);
+        assert_eq!(config.heat.ease_off, Some(60.0));
         // What is forbidden from now on is forbidden at once, and what is allowed allowed.
         assert!(config.control.drain);
     }

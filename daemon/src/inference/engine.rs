@@ -4,19 +4,46 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use chaski_engine::{
-    Backend, ChatInput, EngineError, GenerateOptions, KvFormat, LoadOptions, Manifest, Model,
-    Piece, Precision, Session, Sink,
+    Backend, ChatInput, EngineError, GenerateOptions, KvFormat, LoadOptions, Manifest,
+    MemoryNeeded, Model, Piece, Precision, Session, Sink, Threads,
 };
 use serde_json::{Value, json};
+use tracing::{info, warn};
 
-use super::{Completed, Description, Generator, Job, LoadError, Loader, Models, Prompt};
+use super::{
+    Completed, Description, Generator, Job, LoadError, Loader, Models, Prompt, ThreadSetter,
+};
 use crate::config;
+use crate::config::Config;
+use crate::govern::{Budget, Fit, human};
 use crate::refusal::Refusal;
 use crate::wire::{ErrorCode, LoadedInfo, ModelInfo};
 
 /// Models by `chaski-engine`.
-#[derive(Clone, Copy, Debug)]
-pub struct Engine;
+#[derive(Clone, Debug)]
+pub struct Engine {
+    budget: Budget,
+}
+
+impl Engine {
+    /// As the configuration has it.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            budget: Budget::new(config),
+        }
+    }
+
+    /// How a model fits into the memory that there is `now`, or would be if nothing else ran.
+    ///
+    /// # Errors
+    /// It is no model, a setting is none, or it does not fit: says what would.
+    pub fn fit(&self, settings: &config::Model, now: bool) -> Result<Fit, LoadError> {
+        let manifest = Model::look(&settings.folder)?;
+        let options = load_options(settings)?;
+        let wish = settings.context_wish;
+        Ok(self.budget.fit(&manifest, options, wish, now)?)
+    }
+}
 
 impl Models for Engine {
     fn look(&self, settings: &config::Model) -> Result<ModelInfo, LoadError> {
@@ -25,15 +52,26 @@ impl Models for Engine {
     }
 
     fn loader(&self, settings: &config::Model) -> Loader {
-        let folder = settings.folder.clone();
-        let options = load_options(settings);
-        let prompt_lookup = settings.prompt_lookup;
+        let (engine, settings) = (self.clone(), settings.clone());
         Box::new(move || {
+            // Here, where the model before is gone.
+            let Fit {
+                options,
+                needed,
+                instead_of,
+            } = engine.fit(&settings, true)?;
+            let config::Model {
+                folder,
+                prompt_lookup,
+                ..
+            } = settings;
+            tell_fit(&options, needed, instead_of);
             // The thread's core is pinned with those of the others.
-            let model = Model::load(&folder, &options?)?;
+            let model = Model::load(&folder, &options)?;
             let session = model.session()?;
             Ok(Box::new(EngineGenerator {
                 folder,
+                threads: model.threads_in_use(),
                 model,
                 session,
                 prompt_lookup,
@@ -42,21 +80,39 @@ impl Models for Engine {
     }
 }
 
+fn tell_fit(options: &LoadOptions, needed: MemoryNeeded, instead_of: Option<usize>) {
+    info!(
+        weights = human(needed.weights),
+        kv_cache = human(needed.kv_cache),
+        all_else = human(needed.scratch),
+        "memory that the model takes at most"
+    );
+    if let (Some(wanted), Some(context_length)) = (instead_of, options.context_length) {
+        warn!(
+            context_length,
+            "there is no memory for a context of {wanted}: this is the longest that fits"
+        );
+    }
+}
+
 fn load_options(settings: &config::Model) -> Result<LoadOptions, EngineError> {
+    let defaults = LoadOptions::default();
     Ok(LoadOptions {
         threads: settings.threads,
+        decode_threads: settings.decode_threads,
         cores: settings.cores.clone(),
         context_length: settings.context_length,
-        prefill_chunk: settings.prefill_chunk,
+        prefill_chunk: settings.prefill_chunk.unwrap_or(defaults.prefill_chunk),
         backend: settings.backend.as_deref().map(backend).transpose()?,
         precision: match settings.activations {
             config::Activations::Int8 => Precision::Int8,
             config::Activations::F32 => Precision::Float,
         },
         kv_cache: match settings.kv_cache {
-            config::KvCache::F16 => KvFormat::F16,
-            config::KvCache::Int8 => KvFormat::Int8,
-            config::KvCache::F32 => KvFormat::F32,
+            None => defaults.kv_cache,
+            Some(config::KvCache::F16) => KvFormat::F16,
+            Some(config::KvCache::Int8) => KvFormat::Int8,
+            Some(config::KvCache::F32) => KvFormat::F32,
         },
     })
 }
@@ -78,6 +134,8 @@ struct EngineGenerator {
     model: Model,
     session: Session,
     prompt_lookup: usize,
+    /// That compute when nothing is held back.
+    threads: Threads,
 }
 
 impl Generator for EngineGenerator {
@@ -90,6 +148,17 @@ impl Generator for EngineGenerator {
                 threads: self.model.threads(),
                 load_seconds: self.model.load_time().as_secs_f64(),
             },
+        }
+    }
+
+    /// One token reads all weights, and a fault in any of them is in all logits.
+    fn try_out(&mut self) -> Result<(), LoadError> {
+        let logits = self.session.prefill(&[0])?;
+        let is_whole = logits.iter().all(|logit| logit.is_finite());
+        self.session.truncate(0);
+        match is_whole {
+            true => Ok(()),
+            false => Err("it computes what is no number: its weights are damaged".into()),
         }
     }
 
@@ -115,6 +184,22 @@ impl Generator for EngineGenerator {
             prompt_tokens: prompt.len(),
             generated,
         })
+    }
+
+    fn thread_setter(&self) -> ThreadSetter {
+        let (model, all) = (self.model.clone(), self.threads);
+        Box::new(move |effort| {
+            model.set_threads(effort.of(all));
+            model.threads_in_use()
+        })
+    }
+
+    fn release(&mut self) {
+        // A new KV cache takes no memory until it is written to; the old one's goes back.
+        match self.model.session() {
+            Ok(session) => self.session = session,
+            Err(e) => warn!(%e, "the KV cache is kept"),
+        }
     }
 }
 
@@ -227,12 +312,14 @@ mod tests {
         settings.cores = Some(vec![1]);
         settings.backend = Some("scalar".into());
         settings.activations = config::Activations::F32;
-        settings.kv_cache = config::KvCache::Int8;
+        settings.kv_cache = Some(config::KvCache::Int8);
+        settings.prefill_chunk = Some(7);
         let options = load_options(&settings).unwrap();
         assert_eq!(options.cores, Some(vec![1]));
         assert_eq!(options.backend, Some(Backend::SCALAR));
         assert_eq!(options.precision, Precision::Float);
         assert_eq!(options.kv_cache, KvFormat::Int8);
+        assert_eq!(options.prefill_chunk, 7);
         settings.backend = Some("abacus".into());
         let error = load_options(&settings).unwrap_err().to_string();
         assert!(

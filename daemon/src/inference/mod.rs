@@ -1,5 +1,6 @@
 //! The inference thread: one job at a time, apart from the async side.
 
+mod brake;
 mod chunks;
 mod engine;
 mod job;
@@ -8,8 +9,9 @@ mod thread;
 use std::error::Error;
 use std::ops::ControlFlow;
 
-use chaski_engine::Generated;
+use chaski_engine::{Generated, Threads};
 
+pub use brake::{Effort, ThreadSetter};
 pub use engine::Engine;
 pub use job::{Cancel, Chunking, Job, Prompt, SamplingOverrides};
 pub use thread::{Event, Finished, Inference};
@@ -25,6 +27,11 @@ pub trait Generator {
     /// What to tell about it.
     fn description(&self) -> Description;
 
+    /// Computes something, to find out whether it can.
+    fn try_out(&mut self) -> Result<(), LoadError> {
+        Ok(())
+    }
+
     /// Computes a job. `emit` takes the text as it comes, and an empty one now and
     /// then during prefill; when it breaks, the generation ends as cancelled. All text
     /// it was given, the last one too, is the answer.
@@ -33,6 +40,17 @@ pub trait Generator {
         job: &Job,
         emit: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Completed, Refusal>;
+
+    /// Sets how many threads compute, also while it generates.
+    fn thread_setter(&self) -> ThreadSetter {
+        Box::new(|_| Threads {
+            prefill: 1,
+            decode: 1,
+        })
+    }
+
+    /// Gives back memory that the next job may do without.
+    fn release(&mut self) {}
 }
 
 /// Where models come from; the tests have another.

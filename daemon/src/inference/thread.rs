@@ -3,24 +3,44 @@
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use chaski_engine::{FinishReason, Generated, Timings};
+use chaski_engine::{FinishReason, Generated, Threads, Timings};
 
+use super::brake::{Brake, Driver};
 use super::chunks::Chunks;
-use super::{Completed, Description, Generator, Job, LoadError, Loader};
+use super::{Completed, Description, Effort, Generator, Job, LoadError, Loader};
 use crate::channel::{Receiver, SendError, Sender, channel};
 use crate::refusal::Refusal;
 
-/// One job runs and no other is handed over meanwhile.
-const JOB_CAPACITY: usize = 1;
+/// One job runs and no other is handed over meanwhile, but it may be told to give back
+/// memory.
+const ORDER_CAPACITY: usize = 2;
 /// Pieces of text on their way out. When they are not taken, generation waits.
 const EVENT_CAPACITY: usize = 64;
 
-type Jobs = Receiver<Job, JOB_CAPACITY>;
+type Orders = Receiver<Order, ORDER_CAPACITY>;
 type Events = Sender<Event, EVENT_CAPACITY>;
+
+/// What the thread is told.
+#[derive(Debug)]
+enum Order {
+    /// To compute.
+    Job(Box<Job>),
+    /// To give back memory.
+    Release,
+}
+
+/// What both sides share beside the queues.
+#[derive(Debug, Default)]
+struct Shared {
+    pulse: AtomicU64,
+    brake: Brake,
+    /// Whether [`Order::Release`] waits.
+    releasing: AtomicBool,
+}
 
 /// What the thread tells.
 #[derive(Debug)]
@@ -53,10 +73,10 @@ pub struct Finished {
 /// job it is at.
 #[derive(Debug)]
 pub struct Inference {
-    jobs: Sender<Job, JOB_CAPACITY>,
+    orders: Sender<Order, ORDER_CAPACITY>,
     events: Receiver<Event, EVENT_CAPACITY>,
     thread: Option<JoinHandle<()>>,
-    pulse: Arc<AtomicU64>,
+    shared: Arc<Shared>,
 }
 
 impl Inference {
@@ -68,38 +88,57 @@ impl Inference {
     /// Starts the thread, which first sees another one to its end, so that there is never
     /// memory for two models.
     pub fn start_after(before: Option<Self>, loader: Loader) -> io::Result<Self> {
-        let (jobs, job_queue) = channel();
+        let (orders, order_queue) = channel();
         let (event_queue, events) = channel();
-        let pulse = Arc::new(AtomicU64::new(0));
-        let beat = Arc::clone(&pulse);
+        let shared = Arc::new(Shared::default());
+        let its = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("inference".to_owned())
             .spawn(move || {
                 if let Some(before) = before {
                     before.end();
                 }
-                work(loader, &job_queue, &event_queue, &beat);
+                work(loader, &order_queue, &event_queue, &its);
             })?;
         Ok(Self {
-            jobs,
+            orders,
             events,
             thread: Some(thread),
-            pulse,
+            shared,
         })
     }
 
     /// Hands over a job. It is dropped when another is still there or when the
     /// thread is gone.
     pub fn submit(&self, job: Job) -> Result<(), SendError<()>> {
-        self.jobs.try_send(job).map_err(|error| match error {
+        let order = Order::Job(Box::new(job));
+        self.orders.try_send(order).map_err(|error| match error {
             SendError::Full(_) => SendError::Full(()),
             SendError::Closed(_) => SendError::Closed(()),
         })
     }
 
-    /// Grows with every step of a job: a part of its prompt, a token.
+    /// Grows with every step of a job: a part of its prompt, a token; and while it pauses.
     pub fn pulse(&self) -> u64 {
-        self.pulse.load(Ordering::Relaxed)
+        self.shared.pulse.load(Ordering::Relaxed)
+    }
+
+    /// How hard it may work from the next step on.
+    pub fn set_effort(&self, effort: Effort) {
+        self.shared.brake.set(effort);
+    }
+
+    /// Threads that compute; `None` before the model is loaded.
+    pub fn threads(&self) -> Option<Threads> {
+        self.shared.brake.threads()
+    }
+
+    /// Has it give back memory, once it is not at a job.
+    pub fn release(&self) {
+        if !self.shared.releasing.swap(true, Ordering::Relaxed) {
+            // One that is gone has given back all. There is room: it is the only one.
+            let _ = self.orders.try_send(Order::Release);
+        }
     }
 
     /// The next event; `None` when the thread is gone. Can be dropped at any time.
@@ -110,12 +149,12 @@ impl Inference {
     /// Waits until the thread has ended, which it does after the job it is at.
     fn end(self) {
         let Self {
-            jobs,
+            orders,
             events,
             thread,
             ..
         } = self;
-        drop((jobs, events));
+        drop((orders, events));
         // How it ended does not matter any more.
         let _ = thread.map(JoinHandle::join);
     }
@@ -135,7 +174,7 @@ impl Inference {
 }
 
 /// Ends, or panics, with `events` dropped: the other side sees it either way.
-fn work(loader: Loader, jobs: &Jobs, events: &Events, pulse: &AtomicU64) {
+fn work(loader: Loader, orders: &Orders, events: &Events, shared: &Shared) {
     let mut generator = match loader() {
         Ok(generator) => generator,
         Err(e) => {
@@ -144,15 +183,27 @@ fn work(loader: Loader, jobs: &Jobs, events: &Events, pulse: &AtomicU64) {
             return;
         }
     };
+    let mut driver = Driver::new(&shared.brake, generator.thread_setter());
     let ready = Event::Ready(Box::new(generator.description()));
     if events.send_blocking(ready).is_err() {
         return;
     }
-    while let Some(job) = jobs.recv_blocking() {
+    while let Some(order) = orders.recv_blocking() {
+        let job = match order {
+            Order::Job(job) => job,
+            Order::Release => {
+                shared.releasing.store(false, Ordering::Relaxed);
+                generator.release();
+                continue;
+            }
+        };
         let finished = Finished {
             key: job.key,
-            result: compute(generator.as_mut(), &job, events, pulse),
+            result: compute(generator.as_mut(), &job, events, &mut driver, &shared.pulse),
         };
+        if !driver.keeps_cache() {
+            generator.release();
+        }
         if events
             .send_blocking(Event::Finished(Box::new(finished)))
             .is_err()
@@ -166,6 +217,7 @@ fn compute(
     generator: &mut dyn Generator,
     job: &Job,
     events: &Events,
+    driver: &mut Driver<'_>,
     pulse: &AtomicU64,
 ) -> Result<Completed, Refusal> {
     if job.cancel.is_set() {
@@ -176,6 +228,7 @@ fn compute(
         events.send_blocking(Event::Piece { key, text })
     };
     let mut chunks = Chunks::new(job.chunking);
+    driver.begin();
     let mut emit = |text: &str| {
         pulse.fetch_add(1, Ordering::Relaxed);
         // First of all: what comes with a cancel is part of the answer.
@@ -185,9 +238,17 @@ fn compute(
         if job.cancel.is_set() {
             return ControlFlow::Break(());
         }
-        match chunks.due(Instant::now()).map(send) {
-            Some(Err(_)) => ControlFlow::Break(()),
-            None | Some(Ok(())) => ControlFlow::Continue(()),
+        if let Some(Err(_)) = chunks.due(Instant::now()).map(send) {
+            return ControlFlow::Break(());
+        }
+        driver.step(|| {
+            // Who pauses is alive.
+            pulse.fetch_add(1, Ordering::Relaxed);
+            !job.cancel.is_set() && !events.is_closed()
+        });
+        match job.cancel.is_set() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
         }
     };
     let result = generator.generate(job, &mut emit);

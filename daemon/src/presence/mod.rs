@@ -1,25 +1,27 @@
 //! What a node says about itself: retained, for whoever comes later, and now and then.
 
 mod home_assistant;
-mod machine;
 
+use std::path::Path;
 use std::time::Instant;
 
 use bytes::Bytes;
 use tracing::warn;
 
+use crate::board::Board;
 use crate::config::Config;
+use crate::govern::Machine;
 use crate::inference::Description;
+use crate::last_good::InsteadOf;
 use crate::mqtt::{ContentType, Message, Request};
 use crate::service::Service;
 use crate::wire::{
-    Event, EventMessage, Info, LimitsInfo, Metrics, ModelInfo, QueueMetrics, STATUS_DRAINING,
-    STATUS_OFFLINE, STATUS_ONLINE, ThrottlingMetrics, Topics, TopicsInfo, chat_request_schema,
-    to_json,
+    Event, EventMessage, Info, InsteadOfInfo, LimitsInfo, Metrics, ModelInfo, QueueMetrics,
+    STATUS_DRAINING, STATUS_OFFLINE, STATUS_ONLINE, StrainMetrics, ThrottlingMetrics, Topics,
+    TopicsInfo, chat_request_schema, to_json,
 };
 use home_assistant::HomeAssistant;
 pub(crate) use home_assistant::birth_topic;
-use machine::Machine;
 
 /// What is known of this node.
 #[derive(Debug)]
@@ -37,15 +39,17 @@ pub(crate) struct Presence {
 
 impl Presence {
     /// A node whose model is not loaded.
-    pub(crate) fn new(config: &Config, model: ModelInfo) -> Self {
+    pub(crate) fn new(config: &Config, board: &Board, model: ModelInfo) -> Self {
         Self {
             topics: config.topics(),
             info: Info {
                 node: config.node.name.clone(),
                 group: config.node.group.clone(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
+                board: Some(board.info()),
                 model,
                 loaded: None,
+                instead_of: None,
                 limits: limits(config),
                 capabilities: capabilities(config),
                 topics: Some(topics(config)),
@@ -53,16 +57,25 @@ impl Presence {
             draining: false,
             schema: to_json(&chat_request_schema()).into(),
             home_assistant: HomeAssistant::new(config),
-            machine: Machine::new(&config.metrics.system_root),
+            machine: Machine::new(config),
             started: Instant::now(),
             throttling: None,
         }
     }
 
     /// The model is loaded.
-    pub(crate) fn loaded(&mut self, description: Description) {
+    pub(crate) fn loaded(&mut self, description: Description, instead_of: Option<InsteadOf>) {
         self.info.model = description.model;
         self.info.loaded = Some(description.loaded);
+        self.info.instead_of = instead_of.map(|wanted| InsteadOfInfo {
+            model: file_name(&wanted.folder),
+            reason: wanted.reason,
+        });
+    }
+
+    /// The model that runs in place of the configured one, if it is another.
+    pub(crate) fn instead_of(&self) -> Option<&InsteadOfInfo> {
+        self.info.instead_of.as_ref()
     }
 
     /// The model is not there any more.
@@ -76,7 +89,7 @@ impl Presence {
         self.info.capabilities = capabilities(config);
         self.info.topics = Some(topics(config));
         self.home_assistant = HomeAssistant::new(config);
-        self.machine = Machine::new(&config.metrics.system_root);
+        self.machine = Machine::new(config);
     }
 
     /// Whether the node takes nothing new; true if that is news.
@@ -117,7 +130,7 @@ impl Presence {
     }
 
     /// The figures of this moment.
-    pub(crate) fn metrics(&mut self, service: &Service) -> Message {
+    pub(crate) fn metrics(&mut self, service: &Service, strain: StrainMetrics) -> Message {
         let figures = service.figures();
         let metrics = Metrics {
             node: self.info.node.clone(),
@@ -133,6 +146,7 @@ impl Presence {
             memory: self.machine.memory(),
             temperature_celsius: self.machine.temperature(),
             throttling: self.look_at_throttling(),
+            strain,
         };
         passing(self.topics.metrics(), to_json(&metrics))
     }
@@ -162,6 +176,11 @@ fn passing(topic: String, payload: Vec<u8>) -> Message {
         droppable: true,
         ..Message::retained(topic, payload, ContentType::Json)
     }
+}
+
+fn file_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    name.to_string_lossy().into_owned()
 }
 
 fn limits(config: &Config) -> LimitsInfo {

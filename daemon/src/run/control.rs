@@ -73,9 +73,10 @@ impl Daemon {
             error!("the configuration stays as it is: {e}");
             Refusal::new(ErrorCode::InvalidConfig, format!("nothing is changed: {e}"))
         })?;
-        let restart = self.config.take_over(config);
+        let restart = self.config.take_over(self.board.fill(&config));
         self.service.configure(&self.config);
         self.presence.configure(&self.config);
+        self.configure_governor();
         self.pace.set(self.config.metrics.interval());
         self.publish_presence();
         if restart.is_empty() {
@@ -125,16 +126,16 @@ impl Daemon {
         });
         self.host.set_ready();
         self.service.set_model(name.clone());
-        self.presence.loaded(description);
+        self.presence.loaded(description, self.host.instead_of());
         self.publish_presence();
         if let Some(Switch { asker, name, .. }) = self.switch.take() {
             self.done(&asker, Ok(Done::Loaded { name, seconds }));
         }
     }
 
-    /// Goes back to the model before, if there was one. Otherwise all that wait are told,
-    /// and the next request tries again.
-    pub(super) fn on_load_failed(&mut self, problem: &LoadError) -> Result<(), DaemonError> {
+    /// Goes back to the model before, if there was one, or to the last good one. Otherwise
+    /// all that wait are told, and the next request tries again.
+    pub(super) fn on_load_failed(&mut self, problem: LoadError) -> Result<(), DaemonError> {
         error!(%problem, "the model cannot be loaded");
         self.tell(Event::ModelUnavailable);
         self.host.clear();
@@ -142,10 +143,14 @@ impl Daemon {
             if let Stage::Loading(before) = stage {
                 self.host.set(*before);
             }
-            let refusal = unavailable(problem);
+            let refusal = unavailable(&problem);
             self.done(&asker, Err(refusal));
             return self.host.load();
         }
+        let problem = match self.host.choose_other(problem) {
+            Ok(_) => return self.host.load(),
+            Err(problem) => problem,
+        };
         let mut outputs = Vec::new();
         self.service
             .on_model_unavailable(&problem.to_string(), Instant::now(), &mut outputs);

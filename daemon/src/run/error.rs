@@ -14,6 +14,9 @@ pub enum DaemonError {
     /// A file that is needed to connect cannot be used.
     #[error("cannot connect to the broker")]
     Broker(#[source] Problem),
+    /// The configuration names a board profile that cannot be used.
+    #[error("cannot use board.profile of the configuration")]
+    Board(#[from] chaski_boards::ProfileError),
     /// The system gives us no thread.
     #[error("cannot start the inference thread")]
     Thread(#[source] io::Error),

@@ -1,11 +1,14 @@
 //! Which model there is, and the thread that has it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use tracing::error;
 
 use crate::channel::SendError;
 use crate::config::Model;
-use crate::inference::{Event, Inference, Job, LoadError, Models};
-use crate::wire::ModelInfo;
+use crate::inference::{Effort, Event, Inference, Job, LoadError, Loader, Models};
+use crate::last_good::{InsteadOf, LastGood};
+use crate::wire::{ModelInfo, ThreadMetrics};
 
 use super::DaemonError;
 
@@ -13,8 +16,14 @@ use super::DaemonError;
 pub(super) struct Host {
     models: Box<dyn Models>,
     settings: Model,
+    /// What the configuration names.
+    configured: PathBuf,
+    /// `None` where nothing is written down, and while a model runs that was asked for by a
+    /// command.
+    last_good: Option<LastGood>,
     inference: Option<Inference>,
     ready: bool,
+    effort: Effort,
 }
 
 impl Host {
@@ -22,15 +31,60 @@ impl Host {
     pub(super) fn new(settings: Model, models: Box<dyn Models>) -> Self {
         Self {
             models,
+            configured: settings.folder.clone(),
             settings,
+            last_good: None,
             inference: None,
             ready: false,
+            effort: Effort::default(),
         }
     }
 
-    /// What the model says of itself, loaded or not.
-    pub(super) fn look(&self) -> Result<ModelInfo, LoadError> {
-        self.models.look(&self.settings)
+    /// Chooses the model to load, and gives what it says of itself: the configured one, or
+    /// one that came up before if that is known not to.
+    pub(super) fn choose(&mut self) -> Result<ModelInfo, LoadError> {
+        self.settings.folder.clone_from(&self.configured);
+        let file = self.settings.last_good_file.as_deref();
+        self.last_good = file.map(|file| LastGood::take_up(file, &self.configured));
+        self.choose_next(None)
+    }
+
+    /// Chooses another one after this one could not be loaded; the first problem if there is
+    /// none.
+    pub(super) fn choose_other(&mut self, problem: LoadError) -> Result<ModelInfo, LoadError> {
+        let Some(last_good) = &mut self.last_good else {
+            return Err(problem);
+        };
+        last_good.failed(&problem.to_string());
+        self.choose_next(Some(problem))
+    }
+
+    fn choose_next(&mut self, mut problem: Option<LoadError>) -> Result<ModelInfo, LoadError> {
+        let Some(last_good) = &mut self.last_good else {
+            return self.models.look(&self.settings);
+        };
+        while let Some(folder) = last_good.next() {
+            self.settings.folder = folder;
+            match self.models.look(&self.settings) {
+                Ok(info) => return Ok(info),
+                Err(e) => {
+                    error!(folder = %self.settings.folder.display(), %e, "no model that can be loaded");
+                    last_good.failed(&e.to_string());
+                    problem.get_or_insert(e);
+                }
+            }
+        }
+        self.settings.folder.clone_from(&self.configured);
+        match problem {
+            Some(problem) => Err(problem),
+            // There was nothing to try.
+            None => self.models.look(&self.settings),
+        }
+    }
+
+    /// The configured model, where another one was chosen.
+    pub(super) fn instead_of(&self) -> Option<InsteadOf> {
+        self.last_good.as_ref()?.instead_of(&self.configured)
     }
 
     /// Whether nothing is loaded and nothing is on its way.
@@ -47,9 +101,21 @@ impl Host {
     /// [`Event::LoadFailed`] comes next.
     pub(super) fn load(&mut self) -> Result<(), DaemonError> {
         self.ready = false;
-        let loader = self.models.loader(&self.settings);
+        if let Some(last_good) = &mut self.last_good {
+            last_good.starting();
+        }
+        let load = self.models.loader(&self.settings);
+        let is_new = self.last_good.as_ref().is_some_and(LastGood::is_new);
+        let loader: Loader = Box::new(move || {
+            let mut generator = load()?;
+            if is_new {
+                generator.try_out()?;
+            }
+            Ok(generator)
+        });
         let before = self.inference.take();
         let inference = Inference::start_after(before, loader).map_err(DaemonError::Thread)?;
+        inference.set_effort(self.effort);
         self.inference = Some(inference);
         Ok(())
     }
@@ -64,14 +130,25 @@ impl Host {
         Ok(settings)
     }
 
-    /// Other settings for the next [`Self::load`]; gives those until now.
+    /// Other settings for the next [`Self::load`], by a command; gives those until now.
     pub(super) fn set(&mut self, settings: Model) -> Model {
+        self.last_good = None;
         std::mem::replace(&mut self.settings, settings)
     }
 
     /// [`Event::Ready`] came.
     pub(super) fn set_ready(&mut self) {
         self.ready = true;
+        if let Some(last_good) = &mut self.last_good {
+            last_good.came_up();
+        }
+    }
+
+    /// The daemon was told to stop while the model was being loaded.
+    pub(super) fn stopped(&mut self) {
+        if let Some(last_good) = &mut self.last_good {
+            last_good.stopped();
+        }
     }
 
     /// [`Event::LoadFailed`] came.
@@ -86,6 +163,31 @@ impl Host {
             .as_ref()
             .filter(|_| self.ready)
             .map(Inference::pulse)
+    }
+
+    /// How hard the thread may work, and those that come after it.
+    pub(super) fn set_effort(&mut self, effort: Effort) {
+        self.effort = effort;
+        if let Some(inference) = &self.inference {
+            inference.set_effort(effort);
+        }
+    }
+
+    /// Has the thread give back memory.
+    pub(super) fn release(&self) {
+        if let Some(inference) = self.inference.as_ref().filter(|_| self.ready) {
+            inference.release();
+        }
+    }
+
+    /// Threads that compute; `None` before the model is loaded.
+    pub(super) fn threads(&self) -> Option<ThreadMetrics> {
+        let inference = self.inference.as_ref().filter(|_| self.ready)?;
+        let threads = inference.threads()?;
+        Some(ThreadMetrics {
+            prefill: threads.prefill,
+            decode: threads.decode,
+        })
     }
 
     /// What comes of the thread; for ever nothing where there is none.

@@ -2,6 +2,7 @@
 
 mod control;
 mod error;
+mod govern;
 mod host;
 mod link_settings;
 mod report;
@@ -12,14 +13,16 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use tokio::time::{sleep_until, timeout};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 pub use control::Reload;
 pub use error::DaemonError;
 
 use crate::answers_file::AnswersFile;
+use crate::board::Board;
 use crate::channel::SendError;
 use crate::config::{Config, Load};
+use crate::govern::Governor;
 use crate::inference::{Engine, Event, Models};
 use crate::mqtt::{Delivered, Link, LinkEvent, Request};
 use crate::presence::Presence;
@@ -42,41 +45,60 @@ pub async fn run(
     reload: Option<Reload>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), DaemonError> {
-    run_with(config, Box::new(Engine), reload, shutdown).await
+    run_with(
+        config,
+        |config| Box::new(Engine::new(config)),
+        reload,
+        shutdown,
+    )
+    .await
 }
 
-/// Like [`run()`], with models from elsewhere.
+/// Like [`run()`], with models from elsewhere. `models` is given the configuration with what
+/// the board sets in it.
 pub async fn run_with(
-    config: Config,
-    models: Box<dyn Models>,
+    user: Config,
+    models: impl FnOnce(&Config) -> Box<dyn Models>,
     reload: Option<Reload>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), DaemonError> {
     let mut shutdown = pin!(shutdown);
-    let settings = link_settings(&config)?;
-    let mut host = Host::new(config.model.clone(), models);
-    let model = host.look().map_err(DaemonError::Load)?;
+    let settings = link_settings(&user)?;
+    let board = Board::find(&user)?;
+    let config = board.fill(&user);
+    board.log(&user, &config);
+    let mut host = Host::new(config.model.clone(), models(&config));
+    let model = host.choose().map_err(DaemonError::Load)?;
     let mut service = Service::new(&config, model.name.clone());
-    let mut presence = Presence::new(&config, model);
+    let mut presence = Presence::new(&config, &board, model);
     let answers = AnswersFile::take_up(&config.delivery, &mut service)?;
     let mut systemd = Systemd::new();
+    let governor = Governor::new(&config, Instant::now());
     if config.model.load == Load::Start {
         systemd.status("loading the model".to_owned());
-        info!(folder = %config.model.folder.display(), "loading the model");
-        host.load()?;
-        let event = tokio::select! {
-            event = host.next_event() => event,
-            // The thread ends by itself once it has loaded and finds nobody there.
-            () = &mut shutdown => return Ok(()),
-        };
-        match event {
-            Some(Event::Ready(description)) => {
-                host.set_ready();
-                service.set_model(description.model.name.clone());
-                presence.loaded(*description);
+        loop {
+            host.load()?;
+            let event = tokio::select! {
+                event = host.next_event() => event,
+                () = &mut shutdown => {
+                    // The thread ends by itself once it has loaded and finds nobody there.
+                    host.stopped();
+                    return Ok(());
+                }
+            };
+            match event {
+                Some(Event::Ready(description)) => {
+                    host.set_ready();
+                    service.set_model(description.model.name.clone());
+                    presence.loaded(*description, host.instead_of());
+                    break;
+                }
+                Some(Event::LoadFailed(e)) => {
+                    error!(problem = %e, "the model cannot be loaded");
+                    host.choose_other(e).map_err(DaemonError::Load)?;
+                }
+                _ => return Err(host.lost()),
             }
-            Some(Event::LoadFailed(e)) => return Err(DaemonError::Load(e)),
-            _ => return Err(host.lost()),
         }
     }
     let mut daemon = Daemon {
@@ -85,11 +107,14 @@ pub async fn run_with(
         presence,
         link: Link::start(&settings),
         host,
+        board,
         config,
         reload,
         switch: None,
         answers,
         systemd,
+        governor,
+        takes_shared: true,
     };
     daemon.tell_status();
     let served = daemon.serve(shutdown.as_mut()).await;
@@ -107,12 +132,17 @@ struct Daemon {
     presence: Presence,
     link: Link,
     host: Host,
+    board: Board,
+    /// With what the board sets.
     config: Config,
     reload: Option<Reload>,
     switch: Option<Switch>,
     pace: Pace,
     answers: Option<AnswersFile>,
     systemd: Systemd,
+    governor: Governor,
+    /// Whether it takes questions of its group.
+    takes_shared: bool,
 }
 
 impl Daemon {
@@ -123,6 +153,7 @@ impl Daemon {
     ) -> Result<(), DaemonError> {
         loop {
             self.step()?;
+            let govern_due = self.govern_due();
             tokio::select! {
                 event = self.link.next_event() => self.on_link_event(event)?,
                 // A job that is to end is heard even if its text finds no room: it may be
@@ -144,6 +175,7 @@ impl Daemon {
                 }
                 () = wait_until(self.pace.due()) => self.report(),
                 () = wait_until(self.systemd.due()) => self.give_sign(),
+                () = wait_until(govern_due) => self.govern(),
                 () = &mut shutdown => return Ok(()),
             }
         }
@@ -173,8 +205,13 @@ impl Daemon {
             }
         }
         if self.presence.set_draining(self.service.is_draining()) {
-            self.link.pause_shared(self.service.is_draining());
             self.publish_presence();
+        }
+        // What it would refuse, others of the group may answer.
+        let takes_shared = !self.service.is_draining() && !self.service.is_refusing();
+        if takes_shared != self.takes_shared {
+            self.takes_shared = takes_shared;
+            self.link.pause_shared(!takes_shared);
         }
         self.tell_events();
         self.link.pump();
@@ -260,7 +297,7 @@ impl Daemon {
                     .on_finished(*finished, Instant::now(), &mut outputs);
             }
             Some(Event::Ready(description)) => self.on_loaded(*description),
-            Some(Event::LoadFailed(problem)) => self.on_load_failed(&problem)?,
+            Some(Event::LoadFailed(problem)) => self.on_load_failed(problem)?,
             None => return Err(self.inference_lost()),
         }
         self.carry_out(outputs);

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Daemon;
-use crate::wire::Event;
+use crate::wire::{Event, StrainMetrics};
 
 /// When the figures are to be told next.
 #[derive(Debug)]
@@ -51,11 +51,17 @@ impl Daemon {
             (true, true) => "draining",
             (true, false) => "online",
         };
+        let strain = self.governor.status();
+        let strain = strain.map_or(String::new(), |strain| format!("; {strain}"));
         self.systemd.status(format!(
-            "{connection}; {} wait, {} answered, {} refused",
+            "{connection}; {} wait, {} answered, {} refused{strain}{}",
             self.service.waiting(),
             counts.answered,
-            counts.refused
+            counts.refused,
+            match self.presence.instead_of() {
+                Some(wanted) => format!("; in place of {}: {}", wanted.model, wanted.reason),
+                None => String::new(),
+            }
         ));
     }
 
@@ -75,7 +81,12 @@ impl Daemon {
         }
         self.pace.told();
         if self.link.is_up() {
-            let metrics = self.presence.metrics(&self.service);
+            let strain = StrainMetrics {
+                heat: self.governor.heat_level(),
+                memory: self.governor.memory_level(),
+                threads: self.host.threads(),
+            };
+            let metrics = self.presence.metrics(&self.service, strain);
             self.link.outbox.push(metrics);
         }
     }

@@ -12,7 +12,7 @@ use super::{Output, Service, stopping, unix_time};
 use crate::inference::{Cancel, Completed, Finished, Job};
 use crate::mqtt::Request;
 use crate::refusal::{Refusal, whole_seconds};
-use crate::wire::{CancelReply, ErrorCode, to_json};
+use crate::wire::{CancelReply, ErrorCode, HeatLevel, to_json};
 
 /// A request that was accepted.
 #[derive(Debug)]
@@ -41,6 +41,11 @@ impl Running {
         now.saturating_duration_since(self.started)
     }
 
+    /// It is computed with less effort from now on.
+    pub(super) fn slow_down(&mut self, heat: HeatLevel) {
+        self.answer.slow_down(heat);
+    }
+
     pub(super) fn is_cancelled(&self) -> bool {
         self.cancel.is_set()
     }
@@ -56,7 +61,8 @@ impl Service {
         let (_, waiting) = self.backlog.pop(now)?;
         // There is room for one more.
         self.take_overflow(now, out);
-        let answer = self.answer_to(&waiting, now);
+        let mut answer = self.answer_to(&waiting, now);
+        answer.slow_down(self.strain.heat);
         let Waiting { job, route, .. } = waiting;
         self.running = Some(Running {
             key: job.key,

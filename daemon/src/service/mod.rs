@@ -19,6 +19,7 @@ mod rate;
 mod render;
 mod replies;
 mod route;
+mod strain;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -28,6 +29,7 @@ pub use control::{Asker, Command, Done};
 pub use figures::Figures;
 pub use kept::Kept;
 pub use output::{Outcome, Output};
+pub use strain::{Refusing, Strain};
 
 use crate::config::{Config, Control, Limits};
 use crate::inference::{Cancel, Chunking, Job, SamplingOverrides};
@@ -76,6 +78,8 @@ pub struct Service {
     stopping: bool,
     /// Whether it ends what it has and takes nothing new.
     draining: bool,
+    /// What heat and want of memory ask for.
+    strain: Strain,
     control: Control,
     log_prompts: bool,
     /// Whether answers are written down.
@@ -119,6 +123,7 @@ impl Service {
             has_session: config.broker.session_expiry > 0,
             stopping: false,
             draining: false,
+            strain: Strain::default(),
             control: config.control.clone(),
             log_prompts: config.log.prompts,
             keeps_answers: config.delivery.answers_file.is_some(),
@@ -273,6 +278,9 @@ impl Service {
         let had = arrival.waited || self.is_of_group(&arrival.request.topic);
         if self.draining && !had {
             return Err(draining());
+        }
+        if !self.is_of_group(&arrival.request.topic) {
+            self.bear(arrival)?;
         }
         let client = arrival.sender.client;
         // One that the broker sends again was counted when it came first.

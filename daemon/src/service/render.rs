@@ -8,8 +8,8 @@ use super::route::Route;
 use crate::inference::{Completed, Job};
 use crate::refusal::Refusal;
 use crate::wire::{
-    ChatChunk, ChatCompletion, Choice, ChunkChoice, Delta, ErrorReply, ReplyMessage, ReplyTimings,
-    SpeedMetrics, Usage, to_json,
+    ChatChunk, ChatCompletion, Choice, ChunkChoice, Delta, ErrorReply, HeatLevel, ReplyMessage,
+    ReplyTimings, SpeedMetrics, Usage, to_json,
 };
 
 const ASSISTANT: &str = "assistant";
@@ -23,6 +23,8 @@ pub(super) struct Answer {
     model: String,
     created: u64,
     waited: Duration,
+    /// What was done against heat meanwhile, at most.
+    slowed: HeatLevel,
 }
 
 #[derive(Debug)]
@@ -59,7 +61,13 @@ impl Answer {
             model,
             created,
             waited,
+            slowed: HeatLevel::Normal,
         }
+    }
+
+    /// The request is computed with less effort.
+    pub(super) fn slow_down(&mut self, heat: HeatLevel) {
+        self.slowed = self.slowed.max(heat);
     }
 
     /// A streamed piece.
@@ -96,7 +104,10 @@ impl Answer {
         let generated = &completed.generated;
         let finish_reason = finish_reason(generated.finish_reason).to_owned();
         let usage = usage(completed);
-        let timings = timings(&generated.timings, self.waited);
+        let timings = ReplyTimings {
+            slowed: Some(self.slowed).filter(|&level| level > HeatLevel::Normal),
+            ..timings(&generated.timings, self.waited)
+        };
         match self.form {
             Form::Text => generated.text.clone().into_bytes(),
             Form::Json => to_json(&ChatCompletion {
@@ -208,6 +219,7 @@ fn timings(timings: &Timings, waited: Duration) -> ReplyTimings {
         decode_seconds: timings.decode.as_secs_f64(),
         prefill_tokens_per_second: speed.prefill_tokens_per_second,
         decode_tokens_per_second: speed.decode_tokens_per_second,
+        slowed: None,
     }
 }
 

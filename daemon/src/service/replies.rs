@@ -92,7 +92,10 @@ impl Service {
         // The message of a refusal may quote the request, so it is not logged here.
         match code {
             // Of these there may be thousands a second.
-            ErrorCode::Busy | ErrorCode::RateLimited => {
+            ErrorCode::Busy
+            | ErrorCode::RateLimited
+            | ErrorCode::Overheated
+            | ErrorCode::LowMemory => {
                 debug!(id = route.id(), code = code.as_str(), "refused");
             }
             _ => {

@@ -23,6 +23,10 @@ pub enum ErrorCode {
     ContextLengthExceeded,
     /// The queue is full.
     Busy,
+    /// The machine is too hot to take anything new.
+    Overheated,
+    /// The machine has too little memory to take anything new.
+    LowMemory,
     /// The response topic cannot be used.
     InvalidResponseTopic,
     /// Neither response topic nor id: there is no place for a reply.
@@ -51,7 +55,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::InvalidUtf8,
         Self::InvalidJson,
         Self::InvalidRequest,
@@ -61,6 +65,8 @@ impl ErrorCode {
         Self::PromptTooLarge,
         Self::ContextLengthExceeded,
         Self::Busy,
+        Self::Overheated,
+        Self::LowMemory,
         Self::InvalidResponseTopic,
         Self::NoReplyAddress,
         Self::TemplateRefused,
@@ -87,6 +93,8 @@ impl ErrorCode {
             Self::PromptTooLarge => "prompt_too_large",
             Self::ContextLengthExceeded => "context_length_exceeded",
             Self::Busy => "busy",
+            Self::Overheated => "overheated",
+            Self::LowMemory => "low_memory",
             Self::InvalidResponseTopic => "invalid_response_topic",
             Self::NoReplyAddress => "no_reply_address",
             Self::TemplateRefused => "template_refused",
@@ -106,6 +114,8 @@ impl ErrorCode {
     pub fn kind(self) -> &'static str {
         match self {
             Self::Busy
+            | Self::Overheated
+            | Self::LowMemory
             | Self::RateLimited
             | Self::Expired
             | Self::ShuttingDown

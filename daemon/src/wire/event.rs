@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{HeatLevel, MemoryLevel};
+
 /// A message on `chaski/<node>/event`.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct EventMessage {
@@ -37,6 +39,25 @@ pub enum Event {
     },
     /// A model could not be loaded.
     ModelUnavailable,
+    /// The node does more or less against heat.
+    Heat {
+        /// What it does now.
+        level: HeatLevel,
+        /// Of the processor, where the machine says.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        temperature_celsius: Option<f64>,
+        /// Whether the supply gives too little voltage, where the machine says.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        under_voltage: Option<bool>,
+    },
+    /// The node does more or less against want of memory.
+    Memory {
+        /// What it does now.
+        level: MemoryLevel,
+        /// What the machine can still give, where it says.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        available_bytes: Option<u64>,
+    },
 }
 
 /// A request that came to its end.
@@ -56,12 +77,14 @@ pub struct Ended {
 
 impl Event {
     /// Every `event_type`.
-    pub const TYPES: [&'static str; 5] = [
+    pub const TYPES: [&'static str; 7] = [
         "answered",
         "cancelled",
         "failed",
         "model_loaded",
         "model_unavailable",
+        "heat",
+        "memory",
     ];
 }
 
@@ -90,6 +113,15 @@ mod tests {
                 load_seconds: 0.5,
             },
             Event::ModelUnavailable,
+            Event::Heat {
+                level: HeatLevel::Pauses,
+                temperature_celsius: Some(80.5),
+                under_voltage: None,
+            },
+            Event::Memory {
+                level: MemoryLevel::Tight,
+                available_bytes: Some(1),
+            },
         ];
         let types = all.map(|event| {
             let node = "n".to_owned();

@@ -12,11 +12,17 @@ pub struct Info {
     pub group: Option<String>,
     /// Version of the daemon.
     pub version: String,
+    /// The board it is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub board: Option<BoardInfo>,
     /// The model it answers with.
     pub model: ModelInfo,
     /// What is known once it is loaded.
     #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
     pub loaded: Option<LoadedInfo>,
+    /// The configured model, where this one runs because that one did not come up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instead_of: Option<InsteadOfInfo>,
     /// What a request may ask for.
     pub limits: LimitsInfo,
     /// What it can do, by names that do not change; see `docs/mqtt.md`.
@@ -25,6 +31,25 @@ pub struct Info {
     /// Where to ask, and what it tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topics: Option<TopicsInfo>,
+}
+
+/// A model that does not run.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct InsteadOfInfo {
+    /// Name of its folder.
+    pub model: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// What a node is on.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct BoardInfo {
+    /// Name of its profile.
+    pub profile: String,
+    /// What the machine calls itself, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
 }
 
 /// Topics of a node.

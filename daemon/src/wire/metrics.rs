@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::StrainMetrics;
+
 /// What `chaski/<node>/metrics` says. Counts are since the daemon started.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct Metrics {
@@ -26,6 +28,9 @@ pub struct Metrics {
     /// Whether the machine goes slower than it can; `None` where it does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throttling: Option<ThrottlingMetrics>,
+    /// What the node does against heat and want of memory; older ones do not say.
+    #[serde(default)]
+    pub strain: StrainMetrics,
 }
 
 /// Requests that are here now.

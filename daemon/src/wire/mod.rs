@@ -16,13 +16,14 @@ mod metrics;
 mod reply;
 mod request;
 mod schema;
+mod strain;
 mod topics;
 
 pub use cancel::{CancelReply, CancelRequest};
 pub use control::{ControlReply, ControlRequest};
 pub use error::{ErrorBody, ErrorCode, ErrorReply};
 pub use event::{Ended, Event, EventMessage};
-pub use info::{Info, LimitsInfo, LoadedInfo, ModelInfo, TopicsInfo};
+pub use info::{BoardInfo, Info, InsteadOfInfo, LimitsInfo, LoadedInfo, ModelInfo, TopicsInfo};
 pub use metrics::{
     MemoryMetrics, Metrics, QueueMetrics, RequestMetrics, SpeedMetrics, ThrottlingMetrics,
     TokenMetrics,
@@ -32,6 +33,7 @@ pub use reply::{
 };
 pub use request::{ChatRequest, Message, Priority, Stop, StreamOptions};
 pub use schema::chat_request_schema;
+pub use strain::{HeatLevel, MemoryLevel, StrainMetrics, ThreadMetrics};
 pub use topics::{TopicError, Topics, check_id, check_node_name, check_response_topic};
 
 /// A message as JSON.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::ErrorReply;
+use super::{ErrorReply, HeatLevel};
 
 /// The whole answer in one message.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
@@ -138,6 +138,9 @@ pub struct ReplyTimings {
     pub prefill_tokens_per_second: f64,
     /// Decode speed; 0 where it cannot be told.
     pub decode_tokens_per_second: f64,
+    /// What the node did against heat meanwhile, at most; `None`: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slowed: Option<HeatLevel>,
 }
 
 /// Any message on a reply topic, for clients.

@@ -55,8 +55,7 @@ pub(crate) fn load(folder: &Folder, runtime: &Arc<Runtime>) -> Result<(Plan, u64
 }
 
 fn plan(proto: &ModelProto, folder: &Path, runtime: &Arc<Runtime>) -> TractResult<(Plan, u64)> {
-    let mut onnx = tract_onnx::onnx();
-    ops::register(&mut onnx);
+    let onnx = ops::onnx();
     let folder = folder.to_str().context("the folder's name is not UTF-8")?;
     let parsed = onnx.parse(proto, Some(folder))?;
     let mut model = parsed.model.into_typed()?;

@@ -171,7 +171,7 @@ impl TypedOp for Attention {
 
 /// Steps of up to so many positions cut the cache into spans for the threads;
 /// steps of more cut the positions.
-const SPLIT_POSITIONS: usize = 2;
+pub(crate) const SPLIT_POSITIONS: usize = 2;
 /// Positions of a part of a longer step.
 const TILE_POSITIONS: usize = 8;
 /// Products below which a step is not worth handing to other threads.

@@ -2,7 +2,7 @@
 //!
 //! They replace the `com.microsoft` operators of the model folder's graph where
 //! tract's own parsers copy weights or caches. Their parsers are registered by
-//! [`register`]; the weights are attributes that [`crate::graph`] writes into
+//! [`onnx`]; the weights are attributes that [`crate::graph`] writes into
 //! the nodes (places in the data file), and [`bind`] gives every operator the
 //! mapped file and the threads before the model runs.
 
@@ -33,10 +33,13 @@ mod window;
 use tract_onnx::Onnx;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::*;
+use tract_onnx::tract_core::ops::{math, nn};
+use tract_onnx::tract_hir::ops::binary::BinIntoHir as _;
+use tract_onnx::tract_hir::ops::element_wise::ElementWiseIntoHir as _;
 
 pub(crate) use activations::Form;
 pub(crate) use attention::Attention;
-pub(crate) use attention::AttentionState;
+pub(crate) use attention::{AttentionState, SPLIT_POSITIONS};
 pub(crate) use attributes::{COS, QUANTS, SCALES, SIN, ZERO_POINTS};
 pub(crate) use encode::Encode;
 pub(crate) use gated::Gated;
@@ -46,17 +49,23 @@ pub(crate) use matmul::MatMul;
 pub(crate) use norm::Norm;
 pub(crate) use pool::Pool;
 pub(crate) use route::route;
-pub(crate) use runtime::Runtime;
+pub(crate) use runtime::{Runtime, Widths};
 pub(crate) use scratch::prepare as prepare_thread;
 
-/// Registers the parsers of our operators, in place of tract's.
-pub(crate) fn register(onnx: &mut Onnx) {
+/// An ONNX parser of the operators that a rewritten graph has (see [`crate::graph`]), ours and
+/// the few of tract's that there are in it. None of the others can be met.
+pub(crate) fn onnx() -> Onnx {
+    let mut onnx = Onnx::default();
     let register = &mut onnx.op_register;
+    register.insert("Add", |_, _| Ok((math::Add.into_hir(), vec![])));
+    register.insert("Mul", |_, _| Ok((math::Mul.into_hir(), vec![])));
+    register.insert("Sigmoid", |_, _| Ok((nn::sigmoid().into_hir(), vec![])));
     register.insert("MatMulNBits", matmul::parse);
     register.insert("SimplifiedLayerNormalization", norm::parse);
     register.insert("GatherBlockQuantized", embedding::parse);
     register.insert("GroupQueryAttention", attention::parse);
     register.insert(LAST, last::parse);
+    onnx
 }
 
 /// Gives every operator of ours what it runs on, and checks that its weights

@@ -1,18 +1,23 @@
 //! What all operators of a loaded model share.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tract_onnx::tract_core::internal::*;
 
 use super::pool::Pool;
 use crate::folder::Mapping;
+use crate::generate::GenerateOptions;
 use crate::kernels::{Backend, KvFormat, Precision};
+use crate::model::Threads;
 use crate::threads::Team;
 
 /// The mapped weights, the threads and the kernels of one loaded model.
 pub(crate) struct Runtime {
     pub(crate) mapping: Mapping,
     pub(crate) team: Team,
+    /// How many of the team compute.
+    pub(crate) widths: Widths,
     pub(crate) backend: Backend,
     /// What activations are computed with.
     pub(crate) precision: Precision,
@@ -22,6 +27,46 @@ pub(crate) struct Runtime {
     pub(crate) context_length: usize,
     /// The memory of what operators give to each other.
     pub(crate) pool: Pool,
+}
+
+/// How many threads compute, which may change between two steps.
+pub(crate) struct Widths {
+    prefill: AtomicUsize,
+    decode: AtomicUsize,
+}
+
+impl Widths {
+    pub(crate) fn new(threads: Threads) -> Self {
+        Self {
+            prefill: AtomicUsize::new(threads.prefill),
+            decode: AtomicUsize::new(threads.decode),
+        }
+    }
+
+    pub(crate) fn get(&self) -> Threads {
+        Threads {
+            prefill: self.prefill.load(Ordering::Relaxed),
+            decode: self.decode.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(crate) fn set(&self, threads: Threads) {
+        self.prefill.store(threads.prefill, Ordering::Relaxed);
+        self.decode.store(threads.decode, Ordering::Relaxed);
+    }
+}
+
+impl Runtime {
+    /// A step of so many positions begins: those take part who are to.
+    pub(crate) fn begin(&self, positions: usize) {
+        let threads = self.widths.get();
+        // A token with its draft is decoded; what is bound by memory is bound by it still.
+        let decode = positions <= 1 + GenerateOptions::MOST_DRAFTED;
+        self.team.set_width(match decode {
+            true => threads.decode,
+            false => threads.prefill,
+        });
+    }
 }
 
 /// An operator's hold on the [`Runtime`]: empty from parsing to binding.

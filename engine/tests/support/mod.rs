@@ -24,11 +24,25 @@ pub struct Folder {
 impl Folder {
     /// One of many models.
     pub fn random(seed: u64) -> Self {
+        Self::of(&RandomLlama::new(seed))
+    }
+
+    fn of(source: &RandomLlama) -> Self {
         let holder = tempfile::tempdir().expect("a temporary folder");
-        let source = RandomLlama::new(seed);
         let output = holder.path().join("model");
-        quantise_source(&source, &output, &Options::default(), &mut Silent).expect("a folder");
+        quantise_source(source, &output, &Options::default(), &mut Silent).expect("a folder");
         Self { holder }
+    }
+
+    /// One of 20 MB, with a KV cache of 128 KiB for a token in f16.
+    #[allow(dead_code, reason = "not every file of tests needs it")]
+    pub fn large() -> Self {
+        let mut source = RandomLlama::new(0);
+        let shape = &mut source.0;
+        (shape.hidden_size, shape.intermediate_size) = (512, 1024);
+        (shape.layers, shape.heads, shape.kv_heads, shape.head_dim) = (16, 32, 32, 64);
+        shape.context_length = 2048;
+        Self::of(&source)
     }
 
     pub fn path(&self) -> PathBuf {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chaski_engine::{FinishReason, Generated, Timings};
 
 use super::*;
-use crate::inference::{Cancel, Chunking, Prompt, SamplingOverrides};
+use crate::inference::{Cancel, Chunking, Prompt, SamplingOverrides, ThreadSetter};
 use crate::wire::{LoadedInfo, ModelInfo};
 
 /// Each piece by itself.
@@ -22,6 +22,7 @@ const ALL: Chunking = Chunking {
 /// Says `word` again and again until it has said `max_tokens`, or panics on "panic".
 struct Parrot {
     emitted: Arc<AtomicUsize>,
+    released: Arc<AtomicUsize>,
     /// Time it takes for each.
     pause: Duration,
 }
@@ -80,6 +81,18 @@ impl Generator for Parrot {
             },
         })
     }
+
+    fn thread_setter(&self) -> ThreadSetter {
+        let all = Threads {
+            prefill: 4,
+            decode: 4,
+        };
+        Box::new(move |effort| effort.of(all))
+    }
+
+    fn release(&mut self) {
+        self.released.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 fn job(key: u64, text: &str, max_tokens: usize, stream: bool) -> Job {
@@ -104,14 +117,19 @@ fn start() -> (Inference, Arc<AtomicUsize>) {
 }
 
 fn start_with(pause: Duration) -> (Inference, Arc<AtomicUsize>) {
-    let emitted = Arc::new(AtomicUsize::new(0));
     let parrot = Parrot {
-        emitted: Arc::clone(&emitted),
+        emitted: Arc::default(),
+        released: Arc::default(),
         pause,
     };
+    let emitted = Arc::clone(&parrot.emitted);
+    (start_parrot(parrot), emitted)
+}
+
+fn start_parrot(parrot: Parrot) -> Inference {
     let inference = Inference::start(Box::new(move || Ok(Box::new(parrot)))).unwrap();
     assert!(matches!(next(&inference), Some(Event::Ready(d)) if d.model.name == "parrot"));
-    (inference, emitted)
+    inference
 }
 
 fn next(inference: &Inference) -> Option<Event> {
@@ -285,6 +303,7 @@ fn dropping_the_handle_ends_the_thread_even_in_the_middle() {
     let (done, ended) = mpsc::channel::<()>();
     let parrot = Parrot {
         emitted: Arc::default(),
+        released: Arc::default(),
         pause: Duration::ZERO,
     };
     let loader: Loader = Box::new(move || {
@@ -308,4 +327,105 @@ fn dropping_the_handle_ends_the_thread_even_in_the_middle() {
     inference.submit(job(1, "la", usize::MAX, true)).unwrap();
     drop(inference);
     assert_eq!(ended.recv(), Err(mpsc::RecvError));
+}
+
+/// After each step a pause of ten seconds, as long as one can be.
+const LONG_PAUSES: Effort = Effort {
+    halvings: 1,
+    pause_percent: u32::MAX,
+    keeps_cache: true,
+};
+
+#[test]
+fn a_cancel_is_heard_in_a_pause_and_who_pauses_is_alive() {
+    let (inference, emitted) = start_with(Duration::from_millis(5));
+    inference.set_effort(LONG_PAUSES);
+    let slow = job(1, "la", 100, false);
+    let cancel = slow.cancel.clone();
+    let begun = Instant::now();
+    inference.submit(slow).unwrap();
+    while emitted.load(Ordering::Relaxed) == 0 && inference.pulse() < 5 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(emitted.load(Ordering::Relaxed), 0, "it does not pause");
+    cancel.set();
+    let generated = next_finished(&inference).result.unwrap().generated;
+    assert_eq!(generated.finish_reason, FinishReason::Cancelled);
+    assert_eq!(generated.text, "la");
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "it was slept out"
+    );
+}
+
+#[test]
+fn a_pause_ends_with_the_effort_that_it_is_for() {
+    let (inference, _) = start_with(Duration::from_millis(5));
+    inference.set_effort(LONG_PAUSES);
+    let begun = Instant::now();
+    inference.submit(job(1, "la", 3, false)).unwrap();
+    while inference.pulse() < 5 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let threads = |n| {
+        Some(Threads {
+            prefill: n,
+            decode: n,
+        })
+    };
+    assert_eq!(inference.threads(), threads(2));
+    inference.set_effort(Effort::default());
+    let generated = next_finished(&inference).result.unwrap().generated;
+    assert_eq!(generated.text, "lalala");
+    assert_eq!(inference.threads(), threads(4));
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "it was slept out"
+    );
+}
+
+#[test]
+fn dropping_the_handle_ends_a_pause() {
+    let (inference, _) = start_with(Duration::from_millis(5));
+    inference.set_effort(LONG_PAUSES);
+    let begun = Instant::now();
+    inference.submit(job(1, "la", 100, false)).unwrap();
+    while inference.pulse() < 5 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    inference.end();
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "it was slept out"
+    );
+}
+
+#[test]
+fn memory_is_given_back_when_told_and_after_each_job_if_it_is_not_to_be_kept() {
+    let parrot = Parrot {
+        emitted: Arc::default(),
+        released: Arc::default(),
+        pause: Duration::ZERO,
+    };
+    let released = Arc::clone(&parrot.released);
+    let released = || released.load(Ordering::Relaxed);
+    let inference = start_parrot(parrot);
+    inference.submit(job(1, "la", 1, false)).unwrap();
+    next_finished(&inference);
+    assert_eq!(released(), 0);
+    // However often, and a job finds its place all the same.
+    for round in 1..=20 {
+        (0..10).for_each(|_| inference.release());
+        inference.submit(job(2, "la", 1, false)).unwrap();
+        next_finished(&inference);
+        assert!((round..=10 * round).contains(&released()), "{}", released());
+    }
+    let before = released();
+    inference.set_effort(Effort {
+        keeps_cache: false,
+        ..Effort::default()
+    });
+    inference.submit(job(3, "la", 1, false)).unwrap();
+    next_finished(&inference);
+    assert!(released() > before);
 }

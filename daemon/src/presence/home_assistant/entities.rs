@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::HomeAssistant;
-use crate::wire::{Event, STATUS_DRAINING, STATUS_ONLINE};
+use crate::wire::{Event, HeatLevel, MemoryLevel, STATUS_DRAINING, STATUS_ONLINE};
 
 /// Longest state that Home Assistant keeps, and longest text that its user can write.
 const MAX_STATE: usize = 255;
@@ -117,6 +117,17 @@ impl HomeAssistant {
             }
             Entity::new("sensor", key, name, all).only_if(self.has_metrics)
         };
+        // What is done against something.
+        let levels = |key, name, template: &str, names: &[&str]| {
+            let options = json!({
+                "state_topic": self.topics.metrics(),
+                "value_template": format!("{{{{ {template} }}}}"),
+                "device_class": "enum",
+                "options": names,
+                "entity_category": "diagnostic",
+            });
+            Entity::new("sensor", key, name, options).only_if(self.has_metrics)
+        };
         let speed = json!({"unit_of_measurement": "tokens/s", "suggested_display_precision": 1});
         let total = json!({"state_class": "total_increasing"});
         let bytes = json!({
@@ -186,6 +197,18 @@ impl HomeAssistant {
                     "suggested_display_precision": 1,
                     "entity_category": "diagnostic",
                 }),
+            ),
+            levels(
+                "heat",
+                "Heat",
+                "(value_json.strain | default({})).heat | default('normal')",
+                &HeatLevel::ALL.map(HeatLevel::as_str),
+            ),
+            levels(
+                "memory_pressure",
+                "Memory pressure",
+                "(value_json.strain | default({})).memory | default('normal')",
+                &MemoryLevel::ALL.map(MemoryLevel::as_str),
             ),
             sensor(
                 "uptime",

@@ -8,6 +8,7 @@ fn info(node: &str) -> Info {
         node: node.to_owned(),
         group: None,
         version: "1.2.3".to_owned(),
+        board: None,
         model: ModelInfo {
             name: "tiny".to_owned(),
             family: "llama".to_owned(),
@@ -21,6 +22,7 @@ fn info(node: &str) -> Info {
             created_by: "test".to_owned(),
         },
         loaded: None,
+        instead_of: None,
         limits: crate::presence::limits(&Config::for_model("m")),
         capabilities: Vec::new(),
         topics: None,

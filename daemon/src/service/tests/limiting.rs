@@ -1,6 +1,8 @@
 //! Requests that find no room, come too often, or wait too long.
 
 use super::*;
+use crate::mqtt::Message;
+use crate::wire::HeatLevel;
 
 fn of(topic: &str, request: Request) -> Request {
     Request {
@@ -181,4 +183,88 @@ fn one_that_expired_unnoticed_is_not_computed() {
     let mut out = Vec::new();
     assert_eq!(node.service.next_job(node.now, &mut out), None);
     assert_eq!(code(out), Some(ErrorCode::Expired));
+}
+
+fn refusing(node: &Node, code: ErrorCode, seconds: u64) -> Strain {
+    Strain {
+        heat: HeatLevel::Normal,
+        refusing: Some(Refusing {
+            code,
+            until: node.now + Duration::from_secs(seconds),
+        }),
+    }
+}
+
+#[test]
+fn too_hot_for_new_requests_but_not_for_those_that_are_there() {
+    let mut node = node(4);
+    node.accept(&chat("a", false));
+    let a = node.start().key;
+    node.accept(&chat("b", false));
+    let strain = refusing(&node, ErrorCode::Overheated, 40);
+    node.service.set_strain(Strain {
+        heat: HeatLevel::Refusing,
+        ..strain
+    });
+    assert!(node.service.is_refusing());
+    node.wait(10);
+    let hot = message(node.request(&chat("c", false)));
+    assert_eq!(
+        parsed(&hot),
+        json!({"id": "c", "node": "n", "error": {
+            "code": "overheated", "type": "overloaded_error", "retry_after_seconds": 30.0,
+            "message": "this node is too hot to take anything new: try again in about 30 s"
+        }})
+    );
+    assert_eq!(property(&hot, "retry-after"), Some("30"));
+    // One that the broker sends again was here before.
+    let again = Request {
+        redelivered: true,
+        ..kept(chat("d", false), 1)
+    };
+    node.accept(&again);
+    node.finish(a, "");
+    for _ in 0..2 {
+        let key = node.start().key;
+        node.finish(key, "");
+    }
+    // The estimate has gone by, and it is as hot as before.
+    node.wait(100);
+    let hot = message(node.request(&chat("e", false)));
+    assert_eq!(property(&hot, "retry-after"), Some("1"));
+    assert_eq!(node.service.counts().refused, 2);
+    node.service.set_strain(Strain::default());
+    node.accept(&chat("f", false));
+}
+
+#[test]
+fn too_little_memory_is_an_error_of_its_own() {
+    let mut node = node(4);
+    let strain = refusing(&node, ErrorCode::LowMemory, 20);
+    node.service.set_strain(strain);
+    let low = message(node.request(&ask("hi")));
+    assert_eq!(low.error, Some(ErrorCode::LowMemory));
+    let text = String::from_utf8_lossy(&low.payload).into_owned();
+    assert!(text.contains("too little memory"), "{text}");
+    // It has nothing to do with what can be cancelled, or is wrong anyway.
+    assert_eq!(node.next_job(), None);
+}
+
+#[test]
+fn a_reply_says_that_it_was_slowed_down() {
+    let mut node = node(4);
+    let slowed = |reply: &Message| parsed(reply)["timings"].get("slowed").cloned();
+    let at = |heat| Strain {
+        heat,
+        refusing: None,
+    };
+    node.service.set_strain(at(HeatLevel::FewerThreads));
+    node.accept(&chat("a", false));
+    let a = node.start().key;
+    node.service.set_strain(at(HeatLevel::Pauses));
+    node.service.set_strain(at(HeatLevel::Normal));
+    assert_eq!(slowed(&node.finish(a, "")), Some(json!("pauses")));
+    node.accept(&chat("b", false));
+    let b = node.start().key;
+    assert_eq!(slowed(&node.finish(b, "")), None);
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use procfs_core::process::Status;
 use procfs_core::{FromRead, Meminfo};
 
+use crate::config::Config;
 use crate::wire::{MemoryMetrics, ThrottlingMetrics};
 
 /// Beyond these a sensor is broken or not there.
@@ -15,24 +16,56 @@ const PLAUSIBLE_CELSIUS: std::ops::Range<f64> = -40.0..150.0;
 /// What the names of thermal zones of the processor have in them. Other zones may be far
 /// from it: one of the Jetson Nano says 100 °C at all times.
 const PROCESSOR_ZONES: [&str; 3] = ["cpu", "x86_pkg", "soc"];
-/// The Raspberry Pi's firmware, by the kernel of Raspberry Pi OS.
-const GET_THROTTLED: &str = "sys/devices/platform/soc/soc:firmware/get_throttled";
+/// The Raspberry Pi's firmware, by the kernel of Raspberry Pi OS: up to the 4, and of the 5.
+const GET_THROTTLED: [&str; 2] = [
+    "sys/devices/platform/soc/soc:firmware/get_throttled",
+    "sys/devices/platform/soc@107c000000/soc@107c000000:firmware/get_throttled",
+];
+/// The driver by which kernels without that file tell of the Raspberry Pi's supply.
+const PI_SUPPLY: &str = "rpi_volt";
+
+/// A thermal zone with a temperature.
+#[derive(Clone, Debug)]
+pub(super) struct Zone {
+    /// Its type, in lower case.
+    kind: String,
+    celsius: f64,
+    /// In `/sys`.
+    pub(super) folder: PathBuf,
+}
 
 /// Where to look.
 #[derive(Clone, Debug)]
-pub(super) struct Machine {
+pub struct Machine {
     root: PathBuf,
+    /// Types of thermal zones, in lower case; none: those of the processor.
+    zones: Vec<String>,
 }
 
 impl Machine {
-    /// `root` has the machine's `proc` and `sys` in it.
-    pub(super) fn new(root: &Path) -> Self {
+    /// As the configuration has it: where the machine's `proc` and `sys` are, and which
+    /// thermal zones count.
+    pub(crate) fn new(config: &Config) -> Self {
+        let zones = config.heat.zones().iter().map(|zone| zone.to_lowercase());
+        Self::at(&config.metrics.system_root, zones.collect())
+    }
+
+    /// `root` has the machine's `proc` and `sys` in it; `zones`, in lower case, are those that
+    /// count, and none those of the processor.
+    pub fn at(root: &Path, zones: Vec<String>) -> Self {
         Self {
             root: root.to_owned(),
+            zones,
         }
     }
 
-    pub(super) fn memory(&self) -> MemoryMetrics {
+    /// A file of the machine.
+    pub(super) fn file(&self, path: &str) -> PathBuf {
+        self.root.join(path)
+    }
+
+    /// Of this process, and of the machine.
+    pub fn memory(&self) -> MemoryMetrics {
         // Of this process, wherever the machine's are.
         let status = Status::from_file("/proc/self/status").ok();
         let kibibytes = status.and_then(|status| status.vmrss);
@@ -44,37 +77,70 @@ impl Machine {
     }
 
     /// Of the hottest part of the processor, in °C.
-    pub(super) fn temperature(&self) -> Option<f64> {
-        let zones: Vec<_> = self
+    pub fn temperature(&self) -> Option<f64> {
+        let zones = self.thermal_zones();
+        zones.into_iter().map(|zone| zone.celsius).reduce(f64::max)
+    }
+
+    /// The thermal zones that count: those that are named; otherwise those of the
+    /// processor, or all where none is known as such.
+    pub(super) fn thermal_zones(&self) -> Vec<Zone> {
+        let mut zones: Vec<Zone> = self
             .class("thermal", "thermal_zone")
-            .filter_map(|zone| {
-                let millidegrees: f64 = read(&zone.join("temp"))?.parse().ok()?;
+            .filter_map(|folder| {
+                let millidegrees: f64 = read(&folder.join("temp"))?.parse().ok()?;
                 let celsius = millidegrees / 1000.0;
-                let kind = read(&zone.join("type"))?.to_lowercase();
-                let plausible = PLAUSIBLE_CELSIUS.contains(&celsius);
-                plausible.then_some((kind, celsius))
+                let kind = read(&folder.join("type"))?.to_lowercase();
+                PLAUSIBLE_CELSIUS.contains(&celsius).then_some(Zone {
+                    kind,
+                    celsius,
+                    folder,
+                })
             })
             .collect();
-        let is_processor = |kind: &str| PROCESSOR_ZONES.iter().any(|name| kind.contains(name));
-        let hottest = |wanted: &dyn Fn(&str) -> bool| {
-            let zones = zones.iter().filter(|(kind, _)| wanted(kind));
-            zones.map(|(_, celsius)| *celsius).reduce(f64::max)
+        let is_processor = |zone: &Zone| {
+            let mut names = PROCESSOR_ZONES.iter();
+            names.any(|name| zone.kind.contains(name))
         };
-        hottest(&is_processor).or_else(|| hottest(&|_| true))
+        if !self.zones.is_empty() {
+            zones.retain(|zone| self.zones.contains(&zone.kind));
+        } else if zones.iter().any(is_processor) {
+            zones.retain(is_processor);
+        }
+        zones
+    }
+
+    /// What the firmware of a Raspberry Pi says; `None` on other boards.
+    pub(super) fn firmware(&self) -> Option<u32> {
+        let mut files = GET_THROTTLED.iter();
+        let hex = files.find_map(|file| read(&self.root.join(file)))?;
+        u32::from_str_radix(hex.trim_start_matches("0x"), 16).ok()
     }
 
     /// By the firmware of a Raspberry Pi, or else by what the kernel does against heat.
-    pub(super) fn throttling(&self) -> Option<ThrottlingMetrics> {
-        let bits = read(&self.root.join(GET_THROTTLED));
-        let bits = bits.and_then(|hex| u32::from_str_radix(hex.trim_start_matches("0x"), 16).ok());
-        match bits {
+    pub fn throttling(&self) -> Option<ThrottlingMetrics> {
+        match self.firmware() {
             Some(bits) => Some(pi_throttling(bits)),
-            None => self.cooling(),
+            None => match (self.cooling(), self.pi_supply()) {
+                (None, None) => None,
+                (cooling, under_voltage) => Some(ThrottlingMetrics {
+                    under_voltage,
+                    ..cooling.unwrap_or_default()
+                }),
+            },
         }
     }
 
+    /// Whether a Raspberry Pi has too little voltage, as it was seen last.
+    fn pi_supply(&self) -> Option<bool> {
+        let mut sensors = self.class("hwmon", "hwmon");
+        let supply =
+            sensors.find(|sensor| read(&sensor.join("name")).as_deref() == Some(PI_SUPPLY))?;
+        Some(read(&supply.join("in0_lcrit_alarm"))? == "1")
+    }
+
     /// Whether the kernel holds down the clock of the processor.
-    fn cooling(&self) -> Option<ThrottlingMetrics> {
+    pub(super) fn cooling(&self) -> Option<ThrottlingMetrics> {
         let states: Vec<u64> = self
             .class("thermal", "cooling_device")
             .filter(|device| {
@@ -111,18 +177,20 @@ fn pi_throttling(bits: u32) -> ThrottlingMetrics {
     }
 }
 
-fn read(file: &Path) -> Option<String> {
+/// A file of few bytes, without the line's end.
+pub(super) fn read(file: &Path) -> Option<String> {
     Some(fs::read_to_string(file).ok()?.trim().to_owned())
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    struct Fake(tempfile::TempDir);
+    /// A folder with the files of a machine.
+    pub(in crate::govern) struct Fake(pub(in crate::govern) tempfile::TempDir);
 
     impl Fake {
-        fn new(files: &[(&str, &str)]) -> Self {
+        pub(in crate::govern) fn new(files: &[(&str, &str)]) -> Self {
             let folder = tempfile::tempdir().unwrap();
             for (path, text) in files {
                 let path = folder.path().join(path);
@@ -132,8 +200,12 @@ mod tests {
             Self(folder)
         }
 
-        fn machine(&self) -> Machine {
-            Machine::new(self.0.path())
+        pub(in crate::govern) fn machine(&self) -> Machine {
+            Machine::at(self.0.path(), vec![])
+        }
+
+        pub(in crate::govern) fn write(&self, path: &str, text: &str) {
+            fs::write(self.0.path().join(path), format!("{text}\n")).unwrap();
         }
     }
 
@@ -151,7 +223,7 @@ mod tests {
 
     #[test]
     fn this_machine_has_memory() {
-        let memory = Machine::new(Path::new("/")).memory();
+        let memory = Machine::at(Path::new("/"), vec![]).memory();
         assert!(memory.available_bytes.unwrap() > 1 << 20);
     }
 
@@ -160,7 +232,7 @@ mod tests {
         let fake = Fake::new(&[
             ("sys/class/thermal/thermal_zone0/type", "cpu-thermal"),
             ("sys/class/thermal/thermal_zone0/temp", "51540"),
-            (GET_THROTTLED, "50008"),
+            (GET_THROTTLED[0], "50008"),
         ]);
         assert_eq!(fake.machine().temperature(), Some(51.54));
         let throttling = fake.machine().throttling().unwrap();
@@ -171,6 +243,24 @@ mod tests {
             under_voltage_since_boot: Some(true),
         };
         assert_eq!(throttling, expected);
+    }
+
+    #[test]
+    fn a_raspberry_pi_5_by_two_kernels() {
+        let fake = Fake::new(&[(GET_THROTTLED[1], "1")]);
+        let throttling = fake.machine().throttling().unwrap();
+        assert_eq!(throttling.under_voltage, Some(true));
+        let fake = Fake::new(&[
+            ("sys/class/hwmon/hwmon0/name", "cpu_thermal"),
+            ("sys/class/hwmon/hwmon1/name", "rpi_volt"),
+            ("sys/class/hwmon/hwmon1/in0_lcrit_alarm", "1"),
+        ]);
+        let throttling = fake.machine().throttling().unwrap();
+        assert_eq!(
+            (throttling.throttled, throttling.under_voltage),
+            (false, Some(true))
+        );
+        assert_eq!(throttling.under_voltage_since_boot, None);
     }
 
     #[test]
@@ -199,6 +289,26 @@ mod tests {
         let hot = fake.0.path().join(device(1, "cur_state"));
         fs::write(hot, "2\n").unwrap();
         assert!(fake.machine().throttling().unwrap().throttled);
+    }
+
+    #[test]
+    fn zones_that_are_named() {
+        let zone = |n: u32, file: &str| format!("sys/class/thermal/thermal_zone{n}/{file}");
+        let files = [
+            (zone(0, "type"), "cpu-thermal"),
+            (zone(0, "temp"), "40000"),
+            (zone(1, "type"), "Board-Therm"),
+            (zone(1, "temp"), "60000"),
+        ];
+        let files = files.each_ref().map(|(path, text)| (path.as_str(), *text));
+        let fake = Fake::new(&files);
+        assert_eq!(fake.machine().temperature(), Some(40.0));
+        let mut config = Config::for_model("m");
+        config.metrics.system_root = fake.0.path().to_owned();
+        config.heat.zones = Some(vec!["Board-therm".into()]);
+        assert_eq!(Machine::new(&config).temperature(), Some(60.0));
+        config.heat.zones = Some(vec!["oven".into()]);
+        assert_eq!(Machine::new(&config).temperature(), None);
     }
 
     #[test]

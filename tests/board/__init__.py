@@ -1,0 +1,1 @@
+"""A whole board in qemu: Debian, systemd, Mosquitto and the package of the daemon."""
