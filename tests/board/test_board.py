@@ -261,4 +261,4 @@ def test_removed_and_purged(machine, node, good, better):
 
     machine.run("dpkg --purge chaski", timeout=180)
     machine.run(f"[ ! -e {name} ] && ls {kept}")
-    assert machine.says("systemctl list-unit-files --no-legend 'chaski*'") == ""
+    assert machine.says("systemctl list-unit-files --no-legend 'chaski*' || true") == ""
