@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use chaski_daemon::config::Config;
-use chaski_daemon::mqtt::Tls;
 use tokio::time::timeout;
 
 use crate::client::{BrokerAddress, Client};
+use crate::doctor::CONFIG;
 
 /// Arguments of `chaski status`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The daemon's configuration: its broker, its account there, the node's name
-    #[arg(long, value_name = "FILE", default_value = "/etc/chaski/chaski.toml")]
+    #[arg(long, value_name = "FILE", default_value = CONFIG)]
     config: PathBuf,
     /// Wait so many seconds for the node to come online
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
@@ -25,14 +25,8 @@ pub struct Args {
 /// Runs `chaski status`.
 pub async fn run(args: &Args) -> Result<()> {
     let config = Config::read(&args.config)?;
-    let broker = BrokerAddress {
-        host: config.broker.host.clone(),
-        port: config.broker.port(),
-        credentials: (config.broker.credentials())
-            .map_err(|problem| anyhow!("{problem}"))?
-            .map(|(username, password)| (username, password.expose().to_owned())),
-        tls: Tls::load(&config.broker).map_err(|problem| anyhow!("{problem}"))?,
-    };
+    let broker =
+        BrokerAddress::configured(&config.broker).map_err(|problem| anyhow!("{problem}"))?;
     let node = &config.node.name;
     let mut client = Client::connect(&broker, node).await?;
     let online = match args.wait {

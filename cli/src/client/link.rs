@@ -5,6 +5,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
+use chaski_daemon::config::{Broker, Problem};
 use chaski_daemon::mqtt::Tls;
 use rumqttc::NetworkOptions;
 use rumqttc::v5::mqttbytes::QoS;
@@ -29,6 +30,18 @@ pub struct BrokerAddress {
 }
 
 impl BrokerAddress {
+    /// The one that a daemon's configuration names, with its account there.
+    pub fn configured(broker: &Broker) -> Result<Self, Problem> {
+        let credentials = broker.credentials()?;
+        Ok(Self {
+            host: broker.host.clone(),
+            port: broker.port(),
+            credentials: credentials
+                .map(|(username, password)| (username, password.expose().to_owned())),
+            tls: Tls::load(broker)?,
+        })
+    }
+
     /// Host and port, as in messages.
     pub fn label(&self) -> String {
         format!("{}:{}", self.host, self.port)

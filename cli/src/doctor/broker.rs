@@ -17,23 +17,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Connects as the daemon would, but by a client id of our own: a node that runs stays.
 pub(super) async fn check(config: &Config) -> Check {
     let broker = &config.broker;
-    let (credentials, tls) = match (broker.credentials(), Tls::load(broker)) {
-        (Ok(credentials), Ok(tls)) => (credentials, tls),
-        (Err(problem), _) | (_, Err(problem)) => {
-            return Check::problem(NAME, format!("not asked, since {problem}"), "");
-        }
+    let address = match BrokerAddress::configured(broker) {
+        Ok(address) => address,
+        Err(problem) => return Check::problem(NAME, format!("not asked, since {problem}"), ""),
     };
-    let account = credentials
+    let account = address
+        .credentials
         .as_ref()
         .map(|(username, _)| format!(" as {username:?}"));
     let account = account.unwrap_or_default();
-    let address = BrokerAddress {
-        host: broker.host.clone(),
-        port: broker.port(),
-        credentials: credentials
-            .map(|(username, password)| (username, password.expose().to_owned())),
-        tls,
-    };
     let label = address.label();
     match timeout(PATIENCE, try_connect(&address)).await {
         Ok(Ok(())) => {

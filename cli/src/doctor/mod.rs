@@ -22,7 +22,7 @@ use chaski_daemon::mqtt::Tls;
 use report::{Check, Report};
 
 /// Where packages put it.
-const CONFIG: &str = "/etc/chaski/chaski.toml";
+pub const CONFIG: &str = "/etc/chaski/chaski.toml";
 
 /// Where systemd puts what `LoadCredential=` of the service names; root can read it.
 const CREDENTIALS: &str = "/run/credentials/chaskid.service";
