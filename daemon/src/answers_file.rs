@@ -4,15 +4,15 @@
 //! What is written is safe from the end of the process, and from a power cut once the
 //! system has it on the disk, some seconds later: a flash memory does not bear more.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use tracing::{error, info, warn};
 
 use crate::config::Delivery;
+use crate::replace::replace;
 use crate::run::DaemonError;
 use crate::service::{Kept, Service};
 
@@ -117,25 +117,13 @@ fn read(path: &Path, most: u64) -> io::Result<Vec<Kept>> {
     Ok(kept)
 }
 
-/// Writes all answers that are kept to a file beside, which then takes the place of this
-/// one: at no time is there half a file.
+/// Writes the file anew, with all answers that are kept.
 fn rewrite(path: &Path, service: &Service) -> io::Result<(File, u64)> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let beside = path.with_file_name(name);
     let mut text = Vec::new();
     for kept in service.kept(Instant::now()) {
         text.extend(line(&kept)?);
     }
-    let mut file = OpenOptions::new()
-        .create(true)
-        .write(true)
-        .truncate(true)
-        .mode(MODE)
-        .open(&beside)?;
-    file.write_all(&text)?;
-    file.sync_data()?;
-    fs::rename(&beside, path)?;
+    let file = replace(path, MODE, &text)?;
     Ok((file, text.len() as u64))
 }
 

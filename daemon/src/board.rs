@@ -69,7 +69,7 @@ impl Board {
     }
 
     /// The settings by which a model is loaded here.
-    pub fn fill_model(&self, user: &Model) -> Model {
+    fn fill_model(&self, user: &Model) -> Model {
         let own = &self.settings;
         // A user who names cores has decided on the threads as well, and the other way round.
         let placed = user.threads.is_some() || user.cores.is_some();

@@ -17,6 +17,7 @@ pub mod mqtt;
 mod presence;
 pub mod queue;
 pub mod refusal;
+mod replace;
 mod run;
 pub mod service;
 pub mod wire;

@@ -7,7 +7,7 @@
 mod record;
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -15,10 +15,13 @@ use chaski_engine::MANIFEST;
 use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
+use crate::replace::replace;
 use record::{Candidate, Record};
 
 /// The record has some hundred bytes, a manifest some thousand.
 const MOST_BYTES: u64 = 1 << 20;
+/// Whoever may look into its folder may read it.
+const MODE: u32 = 0o666;
 /// What is kept of a model's complaint.
 const MOST_PROBLEM_BYTES: usize = 1000;
 
@@ -184,14 +187,9 @@ fn read(file: &Path) -> io::Result<Record> {
     Ok(serde_json::from_slice(&text)?)
 }
 
-/// Beside, and then in its place: a power cut leaves the old one or the new one.
 fn write(file: &Path, record: &Record) -> io::Result<()> {
-    let mut beside = file.as_os_str().to_owned();
-    beside.push(".new");
-    let mut new = File::create(&beside)?;
-    new.write_all(&serde_json::to_vec(record)?)?;
-    new.sync_data()?;
-    fs::rename(&beside, file)
+    replace(file, MODE, &serde_json::to_vec(record)?)?;
+    Ok(())
 }
 
 #[cfg(test)]

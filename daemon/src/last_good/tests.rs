@@ -12,6 +12,17 @@ impl Store {
         Self(tempfile::tempdir().unwrap())
     }
 
+    /// `a` came up, and now `b` is wanted.
+    fn with_a_new_model() -> Self {
+        let store = Self::new();
+        store.add("a");
+        store.add("b");
+        store.choose("a");
+        store.good_start();
+        store.choose("b");
+        store
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.0.path().canonicalize().unwrap().join(name)
     }
@@ -42,12 +53,7 @@ impl Store {
 
 #[test]
 fn a_new_model_that_fails_is_left_for_the_last_good_one() {
-    let store = Store::new();
-    store.add("a");
-    store.add("b");
-    store.choose("a");
-    store.good_start();
-    store.choose("b");
+    let store = Store::with_a_new_model();
     for _ in 0..3 {
         let mut last_good = store.start();
         assert_eq!(last_good.next(), Some(store.path("b")));
@@ -75,12 +81,7 @@ fn a_new_model_that_fails_is_left_for_the_last_good_one() {
 
 #[test]
 fn a_new_model_that_ends_the_process_is_left_too() {
-    let store = Store::new();
-    store.add("a");
-    store.add("b");
-    store.choose("a");
-    store.good_start();
-    store.choose("b");
+    let store = Store::with_a_new_model();
     for _ in 0..2 {
         let mut last_good = store.start();
         assert_eq!(last_good.next(), Some(store.path("b")));
