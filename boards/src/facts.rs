@@ -27,7 +27,7 @@ pub struct Facts {
 impl Facts {
     /// `root` has the machine's `proc` and `sys` in it.
     pub fn read(root: &Path) -> Self {
-        let text = |path: &str| read(&root.join(path), MAX_BYTES).map(lossy);
+        let text = |path: &str| read_text(&root.join(path));
         let cpuinfo = text("proc/cpuinfo").unwrap_or_default();
         let online = text("sys/devices/system/cpu/online").map(|ranges| list(&ranges));
         Self {
@@ -68,6 +68,13 @@ pub fn kernels(cpuinfo: &str) -> Option<&'static str> {
     Some(fastest.map_or("scalar", |(name, _)| name))
 }
 
+/// What a file of `/proc` or `/sys` says, without the blanks around it; `None` where it cannot be
+/// read. Of one without an end it is the first megabyte.
+pub fn read_text(path: &Path) -> Option<String> {
+    let bytes = read(path, MAX_BYTES)?;
+    Some(String::from_utf8_lossy(&bytes).trim().to_owned())
+}
+
 /// The beginning of a file, at most so many bytes.
 pub(crate) fn read(path: &Path, most: u64) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -77,10 +84,6 @@ pub(crate) fn read(path: &Path, most: u64) -> Option<Vec<u8>> {
         .read_to_end(&mut bytes)
         .ok()?;
     Some(bytes)
-}
-
-fn lossy(bytes: Vec<u8>) -> String {
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn memory_total(meminfo: &str) -> Option<u64> {

@@ -20,7 +20,7 @@ mod settings;
 pub use builtin::{by_name, profiles};
 pub use check::Problem;
 pub use detect::{Detected, Recognised, detect, is_path};
-pub use facts::{Facts, kernels};
+pub use facts::{Facts, kernels, read_text};
 pub use models::{Needs, Shape, shape, shapes};
 pub use profile::{
     Bandwidth, Basis, ByMemory, Heat, KvCache, Memory, Model, Processor, Profile, ProfileError,

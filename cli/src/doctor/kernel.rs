@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use chaski_boards::nominal_mib;
+use chaski_boards::{nominal_mib, read_text};
 use chaski_daemon::Board;
 
-use super::machine::{read, shown};
+use super::machine::shown;
 use super::report::Check;
 
 const SWAP: &str = "swap";
@@ -16,14 +16,14 @@ const SMALL_MIB: u64 = 2048;
 
 pub(super) fn check(board: &Board, root: &Path) -> Vec<Check> {
     let size = board.detected().facts.memory_bytes.map(nominal_mib);
-    let swaps = read(&root.join("proc/swaps")).map(|text| swap(&text, size));
-    let cmdline = read(&root.join("proc/cmdline"));
-    let controllers = read(&root.join("sys/fs/cgroup/cgroup.controllers"));
+    let swaps = read_text(&root.join("proc/swaps")).map(|text| swap(&text, size));
+    let cmdline = read_text(&root.join("proc/cmdline"));
+    let controllers = read_text(&root.join("sys/fs/cgroup/cgroup.controllers"));
     let limit = (cmdline.is_some() || controllers.is_some())
         .then(|| cgroup(&cmdline.unwrap_or_default(), controllers.as_deref()));
     // Without a `proc` there is nothing to be said.
     let proc = root.join("proc/meminfo").exists();
-    let pressure = proc.then(|| pressure(read(&root.join("proc/pressure/memory"))));
+    let pressure = proc.then(|| pressure(read_text(&root.join("proc/pressure/memory"))));
     [swaps, limit, pressure].into_iter().flatten().collect()
 }
 

@@ -1,10 +1,9 @@
 //! Board, processor, supply and heat.
 
 use std::fs;
-use std::io::Read;
 use std::path::Path;
 
-use chaski_boards::Recognised;
+use chaski_boards::{Recognised, read_text};
 use chaski_daemon::config::{Config, Heat};
 use chaski_daemon::{Board, Machine};
 use chaski_engine::Backend;
@@ -72,8 +71,8 @@ pub(super) fn governor(root: &Path) -> Option<Check> {
     let policies = fs::read_dir(root.join("sys/devices/system/cpu/cpufreq")).ok()?;
     let mut governors = Vec::new();
     for policy in policies.flatten() {
-        let driver = read(&policy.path().join("scaling_driver")).unwrap_or_default();
-        if let Some(governor) = read(&policy.path().join("scaling_governor")) {
+        let driver = read_text(&policy.path().join("scaling_driver")).unwrap_or_default();
+        if let Some(governor) = read_text(&policy.path().join("scaling_governor")) {
             // These decide by themselves, whatever it is called.
             let own = driver.contains("pstate") && governor == "powersave";
             governors.push(if own {
@@ -174,12 +173,12 @@ fn lowest_trip(root: &Path, zones: &[String]) -> Option<f64> {
     let folder = fs::read_dir(root.join("sys/class/thermal")).ok()?;
     let mut lowest: Option<f64> = None;
     for zone in folder.flatten().map(|zone| zone.path()) {
-        if !read(&zone.join("type")).is_some_and(|kind| zones.contains(&kind)) {
+        if !read_text(&zone.join("type")).is_some_and(|kind| zones.contains(&kind)) {
             continue;
         }
         // Linux has at most so many.
         for number in 0..12 {
-            let file = |name: &str| read(&zone.join(format!("trip_point_{number}_{name}")));
+            let file = |name: &str| read_text(&zone.join(format!("trip_point_{number}_{name}")));
             let Some(kind) = file("type") else {
                 break;
             };
@@ -195,18 +194,6 @@ fn lowest_trip(root: &Path, zones: &[String]) -> Option<f64> {
         }
     }
     lowest
-}
-
-/// The beginning of a small file, without white space around it.
-pub(super) fn read(file: &Path) -> Option<String> {
-    const MOST: u64 = 64 * 1024;
-    let mut text = String::new();
-    fs::File::open(file)
-        .ok()?
-        .take(MOST)
-        .read_to_string(&mut text)
-        .ok()?;
-    Some(text.trim().to_owned())
 }
 
 /// Text from the machine, short and without control characters.

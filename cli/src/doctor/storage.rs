@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::machine::{read, shown};
+use chaski_boards::read_text;
+
+use super::machine::shown;
 use super::report::Check;
 use crate::bench::human;
 
@@ -23,7 +25,7 @@ const NETWORK: [&str; 8] = [
 /// Looks at the file system of the model; nothing where that cannot be told.
 pub(super) fn check(folder: &Path, root: &Path) -> Option<Check> {
     let folder = folder.canonicalize().ok()?;
-    let mounts = read(&root.join("proc/self/mountinfo"))?;
+    let mounts = read_text(&root.join("proc/self/mountinfo"))?;
     let mount = mount_of(&mounts, &folder)?;
     let device = device(&mount.source, root);
     let free = rustix::fs::statvfs(&folder).ok();
@@ -118,14 +120,14 @@ fn device(source: &str, root: &Path) -> String {
     } else if let Some(rest) = name.strip_prefix("mmcblk") {
         let disk = rest.split('p').next().unwrap_or_default();
         let file = format!("sys/block/mmcblk{disk}/device/type");
-        match read(&root.join(file)).as_deref() {
+        match read_text(&root.join(file)).as_deref() {
             Some("MMC") => "eMMC",
             Some("SD") => "SD card",
             _ => "SD card or eMMC",
         }
     } else if name.starts_with("sd") {
         let disk = name.trim_end_matches(|c: char| c.is_ascii_digit());
-        match read(&root.join(format!("sys/block/{disk}/queue/rotational"))).as_deref() {
+        match read_text(&root.join(format!("sys/block/{disk}/queue/rotational"))).as_deref() {
             Some("1") => "hard disk",
             _ => "SSD or USB stick",
         }

@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use chaski_boards::read_text;
 use procfs_core::process::Status;
 use procfs_core::{FromRead, Meminfo};
 
@@ -88,9 +89,9 @@ impl Machine {
         let mut zones: Vec<Zone> = self
             .class("thermal", "thermal_zone")
             .filter_map(|folder| {
-                let millidegrees: f64 = read(&folder.join("temp"))?.parse().ok()?;
+                let millidegrees: f64 = read_text(&folder.join("temp"))?.parse().ok()?;
                 let celsius = millidegrees / 1000.0;
-                let kind = read(&folder.join("type"))?.to_lowercase();
+                let kind = read_text(&folder.join("type"))?.to_lowercase();
                 PLAUSIBLE_CELSIUS.contains(&celsius).then_some(Zone {
                     kind,
                     celsius,
@@ -113,7 +114,7 @@ impl Machine {
     /// What the firmware of a Raspberry Pi says; `None` on other boards.
     pub(super) fn firmware(&self) -> Option<u32> {
         let mut files = GET_THROTTLED.iter();
-        let hex = files.find_map(|file| read(&self.root.join(file)))?;
+        let hex = files.find_map(|file| read_text(&self.root.join(file)))?;
         u32::from_str_radix(hex.trim_start_matches("0x"), 16).ok()
     }
 
@@ -135,8 +136,8 @@ impl Machine {
     fn pi_supply(&self) -> Option<bool> {
         let mut sensors = self.class("hwmon", "hwmon");
         let supply =
-            sensors.find(|sensor| read(&sensor.join("name")).as_deref() == Some(PI_SUPPLY))?;
-        Some(read(&supply.join("in0_lcrit_alarm"))? == "1")
+            sensors.find(|sensor| read_text(&sensor.join("name")).as_deref() == Some(PI_SUPPLY))?;
+        Some(read_text(&supply.join("in0_lcrit_alarm"))? == "1")
     }
 
     /// Whether the kernel holds down the clock of the processor.
@@ -144,9 +145,9 @@ impl Machine {
         let states: Vec<u64> = self
             .class("thermal", "cooling_device")
             .filter(|device| {
-                read(&device.join("type")).is_some_and(|kind| kind.contains("cpufreq"))
+                read_text(&device.join("type")).is_some_and(|kind| kind.contains("cpufreq"))
             })
-            .filter_map(|device| read(&device.join("cur_state"))?.parse().ok())
+            .filter_map(|device| read_text(&device.join("cur_state"))?.parse().ok())
             .collect();
         (!states.is_empty()).then(|| ThrottlingMetrics {
             throttled: states.iter().any(|&state| state > 0),
@@ -175,11 +176,6 @@ fn pi_throttling(bits: u32) -> ThrottlingMetrics {
         under_voltage: Some(bits & UNDER_VOLTAGE != 0),
         under_voltage_since_boot: Some(since_boot & UNDER_VOLTAGE != 0),
     }
-}
-
-/// A file of few bytes, without the line's end.
-pub(super) fn read(file: &Path) -> Option<String> {
-    Some(fs::read_to_string(file).ok()?.trim().to_owned())
 }
 
 #[cfg(test)]

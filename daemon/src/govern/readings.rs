@@ -1,9 +1,10 @@
 //! What is read for a decision, from `/proc` and `/sys`.
 
+use chaski_boards::read_text;
 use procfs_core::process::Status;
 use procfs_core::{FromRead, Meminfo, MemoryPressure};
 
-use super::machine::{Machine, read};
+use super::machine::Machine;
 
 /// A zone has at most a dozen trip points.
 const MOST_TRIPS: usize = 32;
@@ -84,7 +85,8 @@ impl Machine {
         let mut trips = Vec::new();
         for zone in self.thermal_zones() {
             for number in 0..MOST_TRIPS {
-                let value = |what| read(&zone.folder.join(format!("trip_point_{number}_{what}")));
+                let value =
+                    |what| read_text(&zone.folder.join(format!("trip_point_{number}_{what}")));
                 let Some(kind) = value("type") else { break };
                 let kind = match kind.as_str() {
                     "passive" => TripKind::Passive,
@@ -130,7 +132,7 @@ impl Machine {
 
     /// The least limit of our cgroup (v2) and those it is in.
     fn cgroup_limit(&self) -> Option<u64> {
-        let groups = read(&self.file("proc/self/cgroup"))?;
+        let groups = read_text(&self.file("proc/self/cgroup"))?;
         let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
         let top = self.file("sys/fs/cgroup");
         let mut folder = top.join(path.trim_start_matches('/'));
@@ -138,7 +140,7 @@ impl Machine {
         // The names come from the kernel; none leads out of its tree.
         while folder.starts_with(&top) {
             for file in ["memory.max", "memory.high"] {
-                let limit = read(&folder.join(file)).and_then(|limit| limit.parse().ok());
+                let limit = read_text(&folder.join(file)).and_then(|limit| limit.parse().ok());
                 least = least.into_iter().chain(limit).min();
             }
             if !folder.pop() {
