@@ -61,8 +61,10 @@ fn plan(proto: &ModelProto, folder: &Path, runtime: &Arc<Runtime>) -> TractResul
     let mut model = parsed.model.into_typed()?;
     let weight_bytes = ops::bind(&mut model, runtime)?;
     fuse::fuse(&mut model)?;
-    let mut model = model.into_optimized()?;
+    // What the rewrites left unused goes. tract's own optimiser has nothing to do here: all
+    // operators are ours.
+    model.compact()?;
     ops::route(&mut model)?;
-    tracing::debug!(nodes = model.nodes.len(), "graph optimised");
+    tracing::debug!(nodes = model.nodes.len(), "graph compacted");
     Ok((model.into_runnable()?, weight_bytes))
 }

@@ -11,6 +11,7 @@ mod activations;
 #[allow(unsafe_code)]
 mod attention;
 mod attributes;
+mod elementwise;
 mod embedding;
 #[allow(unsafe_code)]
 mod encode;
@@ -33,14 +34,12 @@ mod window;
 use tract_onnx::Onnx;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::*;
-use tract_onnx::tract_core::ops::{math, nn};
-use tract_onnx::tract_hir::ops::binary::BinIntoHir as _;
-use tract_onnx::tract_hir::ops::element_wise::ElementWiseIntoHir as _;
 
 pub(crate) use activations::Form;
 pub(crate) use attention::Attention;
 pub(crate) use attention::{AttentionState, SPLIT_POSITIONS};
 pub(crate) use attributes::{COS, QUANTS, SCALES, SIN, ZERO_POINTS};
+pub(crate) use elementwise::{Elementwise, Function};
 pub(crate) use encode::Encode;
 pub(crate) use gated::Gated;
 pub(crate) use last::{LAST, Last, LastState};
@@ -52,14 +51,14 @@ pub(crate) use route::route;
 pub(crate) use runtime::{Runtime, Widths};
 pub(crate) use scratch::prepare as prepare_thread;
 
-/// An ONNX parser of the operators that a rewritten graph has (see [`crate::graph`]), ours and
-/// the few of tract's that there are in it. None of the others can be met.
+/// An ONNX parser of the operators that a rewritten graph has (see [`crate::graph`]). All of them
+/// are ours: none of tract's arithmetic runs, and the programs do without its kernels.
 pub(crate) fn onnx() -> Onnx {
     let mut onnx = Onnx::default();
     let register = &mut onnx.op_register;
-    register.insert("Add", |_, _| Ok((math::Add.into_hir(), vec![])));
-    register.insert("Mul", |_, _| Ok((math::Mul.into_hir(), vec![])));
-    register.insert("Sigmoid", |_, _| Ok((nn::sigmoid().into_hir(), vec![])));
+    register.insert("Add", elementwise::parse_add);
+    register.insert("Mul", elementwise::parse_mul);
+    register.insert("Sigmoid", elementwise::parse_sigmoid);
     register.insert("MatMulNBits", matmul::parse);
     register.insert("SimplifiedLayerNormalization", norm::parse);
     register.insert("GatherBlockQuantized", embedding::parse);
@@ -81,6 +80,8 @@ pub(crate) fn bind(model: &mut TypedModel, runtime: &std::sync::Arc<Runtime>) ->
         } else if let Some(op) = node.op_as_mut::<Attention>() {
             op.bind(runtime)
         } else if let Some(op) = node.op_as_mut::<Norm>() {
+            op.bind(runtime)
+        } else if let Some(op) = node.op_as_mut::<Elementwise>() {
             op.bind(runtime)
         } else {
             Ok(())

@@ -12,8 +12,10 @@ mod gated;
 mod residual;
 mod together;
 
-use tract_onnx::prelude::*;
+use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::model::Rewriter;
+
+use crate::ops::{Elementwise, Function};
 
 /// Rewrites the graph of the folder's operators, all bound to their runtime.
 pub(super) fn fuse(model: &mut TypedModel) -> TractResult<()> {
@@ -36,4 +38,9 @@ pub(super) fn fuse(model: &mut TypedModel) -> TractResult<()> {
 /// the graph does.
 fn read_by(model: &TypedModel, value: OutletId, readers: usize) -> bool {
     model.outlet_successors(value).len() == readers && !model.outputs.contains(&value)
+}
+
+fn computes(node: &TypedNode, function: Function) -> bool {
+    node.op_as::<Elementwise>()
+        .is_some_and(|op| op.function() == function)
 }

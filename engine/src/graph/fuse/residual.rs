@@ -2,10 +2,9 @@
 
 use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::model::Rewriter;
-use tract_onnx::tract_core::ops::binary::TypedBinOp;
-use tract_onnx::tract_core::ops::math::Add;
 
-use crate::ops::Norm;
+use super::computes;
+use crate::ops::{Function, Norm};
 
 pub(super) fn rules() -> Rewriter<()> {
     Rewriter::default().with_rule_for("residual", residual)
@@ -20,10 +19,9 @@ fn residual(
 ) -> TractResult<Option<TypedModelPatch>> {
     let sum = node.inputs[0];
     let add = model.node(sum.node);
-    let adds = add.op_as::<TypedBinOp>().is_some_and(|op| op.0.is::<Add>());
     // Rows are added to rows: nothing is repeated to fit.
     let fact = |outlet| model.outlet_fact(outlet);
-    if !adds
+    if !computes(add, Function::Add)
         || norm.residual()
         || fact(add.inputs[0])?.shape != fact(add.inputs[1])?.shape
         || model.outputs.contains(&sum)
