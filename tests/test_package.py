@@ -11,8 +11,8 @@ import pytest
 
 from tools.programs import AARCH64, CHECKOUT, run, target_dir
 
-MOST_BYTES = 30 * 1000 * 1000
-"""Of a program."""
+MOST_MEGABYTES = {"chaskid": 15, "chaski": 18, "chaski-quantize": 3}
+"""That of the daemon is a promise; `chaski` has a broker and the quantiser in it besides the engine."""
 OLDEST_GLIBC = (2, 31)
 """JetPack 5 has it."""
 
@@ -92,11 +92,11 @@ def test_its_settings_are_valid(chaskid):
 
 
 def test_its_programs_are_small_and_run_on_old_systems(programs):
-    assert len(programs) == 3
+    assert {program.name for program in programs} == set(MOST_MEGABYTES)
     for program in programs:
-        size = program.stat().st_size
-        print(f"{program.name}: {size / 1e6:.1f} MB")
-        assert size < MOST_BYTES, program
+        megabytes = program.stat().st_size / 1e6
+        print(f"{program.name}: {megabytes:.1f} MB")
+        assert megabytes < MOST_MEGABYTES[program.name], program
         symbols = run("aarch64-linux-gnu-objdump", "-T", program).stdout
         versions = {
             tuple(map(int, version.split(".")))
