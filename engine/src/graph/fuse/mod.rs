@@ -10,6 +10,7 @@ mod encode;
 mod encoded;
 mod gated;
 mod residual;
+mod silu;
 mod together;
 
 use tract_onnx::tract_core::internal::*;
@@ -20,10 +21,11 @@ use crate::ops::{Elementwise, Function};
 /// Rewrites the graph of the folder's operators, all bound to their runtime.
 pub(super) fn fuse(model: &mut TypedModel) -> TractResult<()> {
     let before = model.nodes.len();
-    let passes: [(&str, Rewriter<()>); 5] = [
+    let passes: [(&str, Rewriter<()>); 6] = [
         ("encode", encode::rules()),
         ("together", together::rules()),
         ("gated", gated::rules()),
+        ("silu", silu::rules()),
         ("residual", residual::rules()),
         ("encoded", encoded::rules()),
     ];
