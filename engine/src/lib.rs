@@ -26,6 +26,11 @@ mod folder;
 mod generate;
 mod graph;
 #[allow(unsafe_code)]
+// Elsewhere there is the scalar backend alone, which leaves what the others share unused.
+#[cfg_attr(
+    not(any(target_arch = "x86_64", target_arch = "aarch64")),
+    allow(dead_code, unused_macros, unused_mut, unused_unsafe)
+)]
 mod kernels;
 mod memory;
 mod model;
