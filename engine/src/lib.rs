@@ -25,8 +25,8 @@ mod error;
 mod folder;
 mod generate;
 mod graph;
+// On other processors there is the scalar backend alone, which leaves what the rest share unused.
 #[allow(unsafe_code)]
-// Elsewhere there is the scalar backend alone, which leaves what the others share unused.
 #[cfg_attr(
     not(any(target_arch = "x86_64", target_arch = "aarch64")),
     allow(dead_code, unused_macros, unused_mut, unused_unsafe)

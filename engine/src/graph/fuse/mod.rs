@@ -42,6 +42,7 @@ fn read_by(model: &TypedModel, value: OutletId, readers: usize) -> bool {
     model.outlet_successors(value).len() == readers && !model.outputs.contains(&value)
 }
 
+/// Whether a node is the element-wise operator of a function.
 fn computes(node: &TypedNode, function: Function) -> bool {
     node.op_as::<Elementwise>()
         .is_some_and(|op| op.function() == function)

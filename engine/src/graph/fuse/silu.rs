@@ -1,5 +1,5 @@
-//! `(gate * sigmoid(gate)) * up` of values that are not fresh from their products, as these have
-//! biases: one operator in the place of three.
+//! `(gate * sigmoid(gate)) * up`: how it is found in the graph, and one operator in the place of its
+//! three where the values are not fresh from their products, as these have biases.
 
 use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::model::Rewriter;
